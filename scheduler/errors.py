@@ -1,0 +1,116 @@
+"""Every exception of the engine.
+
+FairqError
+├── SettingsInvalid
+├── SubmissionRefused        the submission cannot be accepted; `code` says why
+│   ├── UnknownType
+│   ├── PayloadInvalid
+│   ├── UnknownDependency
+│   ├── DependencyCycle
+│   ├── NeverFits
+│   ├── BacklogFull
+│   └── JobIdConflict
+├── JobNotFound
+├── MoveRefused              the job's state does not allow the move
+├── PolicyConflict           the policy was changed meanwhile
+└── LeadershipLost           another scheduler leads now
+"""
+
+from collections.abc import Sequence
+
+
+class FairqError(Exception):
+    """Base of everything the engine raises."""
+
+    code = "error"
+
+
+class SettingsInvalid(FairqError):
+    """The environment does not describe a usable installation."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class SubmissionRefused(FairqError):
+    """A submission cannot be accepted; nothing of it was stored.
+
+    *path* names the field in the body, as in ``jobs.3.depends_on``.
+    """
+
+    code = "invalid"
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class UnknownType(SubmissionRefused):
+    """No worker has registered this job type."""
+
+    code = "unknown_type"
+
+
+class PayloadInvalid(SubmissionRefused):
+    """The payload does not match the schema of the job's type."""
+
+    code = "validation_failed"
+
+
+class UnknownDependency(SubmissionRefused):
+    """A job is to wait for one that does not exist."""
+
+    code = "unknown_dependency"
+
+
+class DependencyCycle(SubmissionRefused):
+    """Jobs of a batch wait for each other in a circle; *cycle* starts and ends with the same id."""
+
+    code = "dependency_cycle"
+
+    def __init__(self, cycle: Sequence[str], *, path: str = "") -> None:
+        super().__init__("the jobs wait for each other: " + " -> ".join(cycle), path=path)
+        self.cycle = tuple(cycle)
+
+
+class NeverFits(SubmissionRefused):
+    """A job asks for more than the whole capacity."""
+
+    code = "never_fits"
+
+
+class BacklogFull(SubmissionRefused):
+    """The owner has as many unfinished jobs as allowed."""
+
+    code = "backlog_full"
+
+
+class JobIdConflict(SubmissionRefused):
+    """A job of this owner has the same id and other content."""
+
+    code = "job_id_conflict"
+
+
+class JobNotFound(FairqError):
+    """There is no such job, or not for this caller."""
+
+    code = "not_found"
+
+
+class MoveRefused(FairqError):
+    """The job's state does not allow this move."""
+
+    code = "move_refused"
+
+
+class PolicyConflict(FairqError):
+    """The policy was changed since it was read."""
+
+    code = "policy_conflict"
+
+
+class LeadershipLost(FairqError):
+    """Another scheduler leads now; nothing of this turn was written."""
+
+    code = "leadership_lost"
