@@ -98,6 +98,17 @@ class Settings:
         return settings
 
 
+def database_url(environ: Mapping[str, str] | None = None) -> str:
+    """Read DATABASE_URL alone, for tools that need nothing else.
+
+    Raises SettingsInvalid when it is missing or unusable.
+    """
+    reader = _Reader(os.environ if environ is None else environ)
+    url: str = reader.take("DATABASE_URL", _database_url, "")
+    reader.finish()
+    return url
+
+
 def missing_services(environ: Mapping[str, str]) -> list[str]:
     """Return which of the services *environ* does not name, and a launcher has to embed."""
     return [name for name in ("DATABASE_URL", "REDIS_URL") if not environ.get(name)]
@@ -116,7 +127,7 @@ class _Reader:
         self._defaults = {variable.name: variable.default for variable in VARIABLES}
         self._problems: list[str] = []
 
-    def take(self, name: str, parse: Callable[[str], Any], on_problem: Any) -> Any:  # noqa: ANN401 - parse decides
+    def take(self, name: str, parse: Callable[[str], Any], on_problem: Any) -> Any:
         raw = self._environ.get(name) or self._defaults[name]
         if raw is None:
             self._problems.append(f"{name} is not set")

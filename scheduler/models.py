@@ -1,0 +1,534 @@
+"""Every table. Columns and constraints only: behaviour lives with whoever owns it.
+
+``jobs`` is what people read; ``ready`` and ``active`` are the narrow tables the machinery
+touches. A job's status is written to ``jobs`` by the same statement that moves its row
+between them, so the three never disagree.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from scheduler.states import (
+    ACTIVE,
+    FINISHED,
+    UNFINISHED,
+    CancelReason,
+    Condition,
+    Executor,
+    JobClass,
+    JobStatus,
+    Outcome,
+    Role,
+)
+
+_BUSY_TABLE = {
+    "autovacuum_vacuum_scale_factor": "0.01",
+    "autovacuum_vacuum_threshold": "1000",
+    "autovacuum_vacuum_cost_delay": "0",
+}
+
+
+def _quoted(words: Iterable[StrEnum]) -> str:
+    return ", ".join(f"'{word}'" for word in sorted(words))
+
+
+def _one_of(column: str, words: Iterable[StrEnum]) -> str:
+    return f"{column} IN ({_quoted(words)})"
+
+
+class Base(DeclarativeBase):
+    """The one declarative base; every instant is stored with its zone."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        int: BigInteger(),
+        float: Float(),
+        bytes: LargeBinary(),
+        Decimal: Numeric(10, 3),
+        dict[str, Any]: JSONB(),
+        list[Any]: JSONB(),
+        list[str]: ARRAY(Text()),
+    }
+
+
+class _Caps:
+    """Limits on what one user or all members of a group hold at a time."""
+
+    cap_cpu_units: Mapped[Decimal | None]
+    cap_memory_mb: Mapped[int | None]
+    cap_running_jobs: Mapped[int | None]
+    cap_backlog: Mapped[int | None]
+
+
+class Group(_Caps, Base):
+    """Users who share a weight and caps."""
+
+    __tablename__ = "groups"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    weight: Mapped[float] = mapped_column(server_default="1")
+    created_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("weight > 0", name="weight_is_positive"),)
+
+
+class User(_Caps, Base):
+    """An account. Fairness is between these."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    username: Mapped[str]
+    password_hash: Mapped[str]
+    role: Mapped[str]
+    group_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id"))
+    weight: Mapped[float] = mapped_column(server_default="1")
+    active: Mapped[bool] = mapped_column(server_default=text("true"))
+    session_version: Mapped[int] = mapped_column(server_default="1")
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("role", Role), name="role_is_known"),
+        CheckConstraint("weight > 0", name="weight_is_positive"),
+        Index("uq_users_username", text("lower(username)"), unique=True),
+    )
+
+
+class Token(Base):
+    """A secret for programs; only its hash is kept."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    secret_hash: Mapped[bytes] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class JobType(Base):
+    """A kind of job that workers have registered."""
+
+    __tablename__ = "job_types"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    description: Mapped[str] = mapped_column(server_default="")
+    payload_schema: Mapped[dict[str, Any] | None]
+    cpu_units: Mapped[Decimal]
+    memory_mb: Mapped[int]
+    timeout_seconds: Mapped[float]
+    retry_config: Mapped[dict[str, Any]]
+    executor: Mapped[str]
+    registered_at: Mapped[datetime]
+
+
+class Job(Base):
+    """One job as a person reads it: submission, status, outcome."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    job_id: Mapped[str]
+    type: Mapped[str]
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    reason_job_id: Mapped[str | None]  # the job whose failure cancelled this one
+    job_class: Mapped[str]
+    priority_level: Mapped[int] = mapped_column(SmallInteger)
+    description: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(server_default="{}")
+    payload: Mapped[dict[str, Any]]
+    cpu_units: Mapped[Decimal]
+    memory_mb: Mapped[int]
+    retry_config: Mapped[dict[str, Any]]
+    timeout_seconds: Mapped[float]
+    estimated_seconds: Mapped[float | None]
+    executor: Mapped[str]
+    callback_url: Mapped[str | None]
+    start_by: Mapped[datetime | None]
+    idempotency_key: Mapped[str | None]
+    content_hash: Mapped[bytes]
+    request_id: Mapped[str | None]
+    schedule: Mapped[str | None]
+    rank: Mapped[int | None]  # place in the owner's line, kept over retries
+    open_dependencies: Mapped[int] = mapped_column(server_default="0")
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    attempts_forgiven: Mapped[int] = mapped_column(server_default="0")
+    crashes: Mapped[int] = mapped_column(server_default="0")
+    created_at: Mapped[datetime]
+    run_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None]  # when its timer fires: run_at or the end of a backoff
+    ready_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    progress_fraction: Mapped[float | None]
+    progress_message: Mapped[str | None]
+    result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
+    error_type: Mapped[str | None]
+    error_message: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", JobStatus), name="status_is_known"),
+        CheckConstraint(_one_of("job_class", JobClass), name="class_is_known"),
+        CheckConstraint(_one_of("executor", Executor), name="executor_is_known"),
+        CheckConstraint("priority_level BETWEEN 0 AND 10", name="level_in_range"),
+        CheckConstraint("length(job_id) BETWEEN 1 AND 200", name="job_id_length"),
+        CheckConstraint(
+            "cpu_units > 0 AND memory_mb > 0 AND timeout_seconds > 0", name="sizes_are_positive"
+        ),
+        CheckConstraint(
+            f"({_one_of('status', FINISHED)}) = (finished_at IS NOT NULL)",
+            name="finished_jobs_have_an_end",
+        ),
+        CheckConstraint(
+            f"(status = '{JobStatus.CANCELLED}') = (reason IS NOT NULL)"
+            f" AND (reason IS NULL OR {_one_of('reason', CancelReason)})",
+            name="cancelled_jobs_have_a_reason",
+        ),
+        CheckConstraint(
+            f"status <> '{JobStatus.FAILED}' OR error_type IS NOT NULL",
+            name="failed_jobs_have_an_error",
+        ),
+        CheckConstraint(
+            f"NOT ({_one_of('status', ACTIVE)}) OR (queued_at IS NOT NULL AND attempt > 0)",
+            name="active_jobs_have_an_attempt",
+        ),
+        CheckConstraint(
+            f"(status = '{JobStatus.RUNNING}') <= (worker IS NOT NULL AND started_at IS NOT NULL)",
+            name="running_jobs_have_a_worker",
+        ),
+        CheckConstraint(
+            f"NOT ({_one_of('status', {JobStatus.SCHEDULED, JobStatus.RETRYING})})"
+            " OR due_at IS NOT NULL",
+            name="timed_jobs_have_a_time",
+        ),
+        CheckConstraint(
+            "open_dependencies >= 0 AND (open_dependencies = 0 OR NOT"
+            f" ({_one_of('status', ACTIVE | {JobStatus.READY})}))",
+            name="startable_jobs_wait_for_nobody",
+        ),
+        Index("uq_jobs_owner_id_job_id", "owner_id", "job_id", unique=True),
+        Index(
+            "uq_jobs_owner_id_idempotency_key",
+            "owner_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index("ix_jobs_owner_id_id", "owner_id", "id"),
+        Index(
+            "ix_jobs_unfinished",
+            "owner_id",
+            "id",
+            postgresql_where=text(_one_of("status", UNFINISHED)),
+        ),
+        Index("ix_jobs_owner_id_status_id", "owner_id", "status", "id"),
+        Index("ix_jobs_status_id", "status", "id"),
+        Index("ix_jobs_job_id", "job_id"),
+        Index("ix_jobs_tags", "tags", postgresql_using="gin"),
+        {
+            "postgresql_with": {
+                "fillfactor": "85",
+                "autovacuum_vacuum_scale_factor": "0.05",
+                "autovacuum_analyze_scale_factor": "0.05",
+            }
+        },
+    )
+
+
+class Ready(Base):
+    """Exactly the jobs that may be admitted now, in each owner's order."""
+
+    __tablename__ = "ready"
+
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_type: Mapped[str]
+    job_class: Mapped[str]
+    cpu_units: Mapped[Decimal]
+    memory_mb: Mapped[int]
+    expected_seconds: Mapped[float]
+    ready_at: Mapped[datetime]
+
+    __table_args__ = ({"postgresql_with": _BUSY_TABLE},)
+
+
+class Active(Base):
+    """Exactly the jobs that are admitted or running: what is reserved, and every lease."""
+
+    __tablename__ = "active"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int]
+    owner_id: Mapped[int]
+    job_type: Mapped[str]
+    job_class: Mapped[str]
+    cpu_units: Mapped[Decimal]
+    memory_mb: Mapped[int]
+    expected_seconds: Mapped[float]
+    timeout_seconds: Mapped[float]
+    charge: Mapped[float]  # what admission put on the owner's meter
+    express: Mapped[bool]
+    epoch: Mapped[int]  # of the leader that admitted it
+    admitted_at: Mapped[datetime]
+    published_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    pid: Mapped[int | None]
+    lease_until: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "(claimed_at IS NULL) = (worker IS NULL)"
+            " AND (claimed_at IS NULL) = (lease_until IS NULL)",
+            name="claims_are_whole",
+        ),
+        {"postgresql_with": {"fillfactor": "50", **_BUSY_TABLE}},
+    )
+
+
+class Timer(Base):
+    """When something has to happen to a waiting job by itself."""
+
+    __tablename__ = "timers"
+
+    fire_at: Mapped[datetime] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)  # due or deadline
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('due', 'deadline')", name="kind_is_known"),
+        {"postgresql_with": _BUSY_TABLE},
+    )
+
+
+class Dependency(Base):
+    """One job waits for another."""
+
+    __tablename__ = "dependencies"
+
+    child_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    parent_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    condition: Mapped[str]
+    met: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    __table_args__ = (
+        CheckConstraint(_one_of("condition", Condition), name="condition_is_known"),
+        CheckConstraint("child_id <> parent_id", name="nobody_waits_for_itself"),
+        Index("ix_dependencies_parent_id_child_id", "parent_id", "child_id"),
+        {"postgresql_with": {"fillfactor": "80"}},
+    )
+
+
+class Attempt(Base):
+    """One try at a job, kept for good."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    pid: Mapped[int]
+    queued_at: Mapped[datetime]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    error_type: Mapped[str | None]
+    error_message: Mapped[str | None]
+    traceback: Mapped[str | None]
+    peak_memory_mb: Mapped[float | None]
+    cpu_seconds: Mapped[float | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            f"(outcome IS NULL) = (finished_at IS NULL)"
+            f" AND (outcome IS NULL OR {_one_of('outcome', Outcome)})",
+            name="ended_attempts_have_an_outcome",
+        ),
+    )
+
+
+class JobEvent(Base):
+    """One move of a job, written by the statement that made it."""
+
+    __tablename__ = "job_events"
+
+    seq: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    owner_id: Mapped[int]
+    at: Mapped[datetime]
+    verb: Mapped[str]
+    status: Mapped[str]
+    attempt: Mapped[int]
+    data: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", JobStatus), name="status_is_known"),
+        Index("ix_job_events_job_id_seq", "job_id", "seq"),
+        Index("ix_job_events_owner_id_seq", "owner_id", "seq"),
+    )
+
+
+class JobLog(Base):
+    """One line a job wrote."""
+
+    __tablename__ = "job_logs"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
+    at: Mapped[datetime]
+    level: Mapped[str]
+    message: Mapped[str]
+
+    __table_args__ = (Index("ix_job_logs_job_id_id", "job_id", "id"),)
+
+
+class Worker(Base):
+    """A Celery worker and what it offers."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[str]  # made anew at every start, so that a late farewell ends only its own
+    host: Mapped[str]
+    pid: Mapped[int]
+    state: Mapped[str]
+    processes_min: Mapped[int]
+    processes_max: Mapped[int]
+    processes: Mapped[int]
+    cpu_units: Mapped[Decimal]
+    memory_mb: Mapped[int]
+    queues: Mapped[list[str]]
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("state IN ('online', 'draining', 'stopped')", name="state_is_known"),
+    )
+
+
+class Outbox(Base):
+    """An admitted attempt whose message has yet to be sent."""
+
+    __tablename__ = "outbox"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    timeout_seconds: Mapped[float]
+    created_at: Mapped[datetime]
+
+    __table_args__ = ({"postgresql_with": _BUSY_TABLE},)
+
+
+class Feed(Base):
+    """What the leader has yet to take in; emptied by ``DELETE ... RETURNING``.
+
+    Reading by growing sequence numbers would miss rows whose transactions commit late.
+    """
+
+    __tablename__ = "feed"
+
+    seq: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    kind: Mapped[str]  # linked: has new edges; ended: finished; released: gave back what it held
+    job_id: Mapped[int]
+    owner_id: Mapped[int]
+    cpu_units: Mapped[Decimal | None]
+    memory_mb: Mapped[int | None]
+    charge: Mapped[float | None]
+    express: Mapped[bool | None]
+    used_seconds: Mapped[float | None]
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('linked', 'ended', 'released')", name="kind_is_known"),
+        {"postgresql_with": _BUSY_TABLE},
+    )
+
+
+class Meter(Base):
+    """What a user has received, as the policy counts it."""
+
+    __tablename__ = "meters"
+
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    meter: Mapped[float] = mapped_column(server_default="0")
+    express_meter: Mapped[float] = mapped_column(server_default="0")
+    tag: Mapped[float] = mapped_column(server_default="0")
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
+
+
+class SchedulerLease(Base):
+    """Who schedules. One row; every admitting transaction updates it first: that is the fence."""
+
+    __tablename__ = "scheduler_lease"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    holder: Mapped[str | None]
+    backend_pid: Mapped[int | None]  # of the connection that holds the advisory lock
+    renewed_at: Mapped[datetime | None]
+    clock: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    reservation: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+
+    __table_args__ = (
+        CheckConstraint("id = 1", name="there_is_one"),
+        {"postgresql_with": {"fillfactor": "20", **_BUSY_TABLE}},
+    )
+
+
+class PolicyVersion(Base):
+    """One version of the policy; the newest applies."""
+
+    __tablename__ = "policy_versions"
+
+    version: Mapped[int] = mapped_column(primary_key=True)
+    cap_cpu_units: Mapped[Decimal | None]
+    cap_memory_mb: Mapped[int | None]
+    rules: Mapped[list[Any]]
+    types: Mapped[dict[str, Any]]
+    classes: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
