@@ -1,0 +1,1 @@
+"""Everything one machine needs to run Fairq by one command: services, processes, supervision."""
