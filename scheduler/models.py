@@ -187,7 +187,8 @@ class Job(Base):
     content_hash: Mapped[bytes]
     request_id: Mapped[str | None]
     schedule: Mapped[str | None]
-    rank: Mapped[int | None]  # place in the owner's line, kept over retries
+    rank_offset: Mapped[int]  # microseconds its class and level move it in its owner's line
+    rank: Mapped[int | None]  # its place there, kept over retries
     open_dependencies: Mapped[int] = mapped_column(server_default="0")
     attempt: Mapped[int] = mapped_column(server_default="0")
     attempts_forgiven: Mapped[int] = mapped_column(server_default="0")
@@ -495,7 +496,7 @@ class Meter(Base):
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
     meter: Mapped[float] = mapped_column(server_default="0")
     express_meter: Mapped[float] = mapped_column(server_default="0")
-    tag: Mapped[float] = mapped_column(server_default="0")
+    tag: Mapped[float | None]  # place of the first job in line; none while nothing waits
 
     __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
 

@@ -256,7 +256,7 @@ def upgrade() -> None:
         sa.Column("owner_id", sa.BigInteger(), nullable=False),
         sa.Column("meter", sa.Float(), server_default="0", nullable=False),
         sa.Column("express_meter", sa.Float(), server_default="0", nullable=False),
-        sa.Column("tag", sa.Float(), server_default="0", nullable=False),
+        sa.Column("tag", sa.Float(), nullable=True),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_meters_owner_id")),
         sa.PrimaryKeyConstraint("owner_id", name=op.f("pk_meters")),
         postgresql_with={
