@@ -154,6 +154,7 @@ def upgrade() -> None:
         sa.Column("content_hash", sa.LargeBinary(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=True),
         sa.Column("schedule", sa.Text(), nullable=True),
+        sa.Column("rank_offset", sa.BigInteger(), nullable=False),
         sa.Column("rank", sa.BigInteger(), nullable=True),
         sa.Column("open_dependencies", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("attempt", sa.BigInteger(), server_default="0", nullable=False),

@@ -1,0 +1,132 @@
+"""From a place in line to a message on the wire."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from scheduler.store.moves import Move, make, run, verb
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What the policy decided about one job: its charge on the owner's meter, and by which lane."""
+
+    id: int
+    charge: float
+    express: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message that has to be sent."""
+
+    job_id: int
+    attempt: int
+    queue: str
+    timeout_seconds: float
+
+
+_ADMIT = verb("""
+WITH wanted AS (
+    SELECT * FROM jsonb_to_recordset(CAST(:admitted AS jsonb))
+        AS wanted(id bigint, charge float8, express boolean)
+),
+target AS (
+    SELECT jobs.id, jobs.owner_id, jobs.rank FROM jobs JOIN wanted USING (id)
+    WHERE jobs.status = ANY(:to_queued)
+    ORDER BY jobs.id
+    FOR UPDATE OF jobs SKIP LOCKED
+),
+gone AS (
+    DELETE FROM ready USING target
+    WHERE ready.owner_id = target.owner_id AND ready.rank = target.rank
+      AND ready.job_id = target.id
+    RETURNING ready.*
+),
+moved AS (
+    UPDATE jobs
+    SET status = :is_queued, attempt = attempt + 1, queued_at = now(), started_at = NULL,
+        worker = NULL, progress_fraction = NULL, progress_message = NULL
+    FROM gone WHERE jobs.id = gone.job_id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'admit' AS verb, jobs.status, jobs.attempt,
+              jsonb_build_object(
+                  'cpu_units', jobs.cpu_units, 'memory_mb', jobs.memory_mb, 'epoch',
+                  CAST(:epoch AS bigint)
+              ) AS data,
+              jobs.timeout_seconds
+),
+held AS (
+    INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
+                        expected_seconds, timeout_seconds, charge, express, epoch, admitted_at)
+    SELECT moved.id, moved.attempt, gone.owner_id, gone.job_type, gone.job_class, gone.cpu_units,
+           gone.memory_mb, gone.expected_seconds, moved.timeout_seconds, wanted.charge,
+           wanted.express, :epoch, now()
+    FROM moved JOIN gone ON gone.job_id = moved.id JOIN wanted ON wanted.id = moved.id
+),
+sent AS (
+    INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, created_at)
+    SELECT moved.id, moved.attempt, gone.job_class, moved.timeout_seconds, now()
+    FROM moved JOIN gone ON gone.job_id = moved.id
+)
+""")
+
+_WAITING_PARCELS = text("""
+SELECT job_id, attempt, queue, timeout_seconds FROM outbox ORDER BY created_at, job_id LIMIT :limit
+""")
+
+_MARK_PUBLISHED = text("""
+WITH sent AS (
+    SELECT * FROM unnest(CAST(:jobs AS bigint[]), CAST(:attempts AS bigint[])) AS s(id, attempt)
+),
+cleared AS (
+    DELETE FROM outbox USING sent
+    WHERE outbox.job_id = sent.id AND outbox.attempt = sent.attempt
+)
+UPDATE active SET published_at = now()
+FROM sent WHERE active.job_id = sent.id AND active.attempt = sent.attempt
+""")
+
+_PUBLISH_AGAIN = text("""
+INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, created_at)
+SELECT job_id, attempt, job_class, timeout_seconds, now() FROM active
+WHERE claimed_at IS NULL AND published_at < now() - CAST(:older_than AS interval)
+ON CONFLICT DO NOTHING
+RETURNING job_id
+""")
+
+
+def admit(session: Session, admitted: Sequence[Admitted], *, epoch: int) -> list[Move]:
+    """Move jobs from their lines to Celery's: reserved, numbered and put in the outbox.
+
+    Only the returned moves happened; a job cancelled meanwhile is simply missing.
+    """
+    return make(
+        session, _ADMIT, admitted=json.dumps([asdict(one) for one in admitted]), epoch=epoch
+    )
+
+
+def waiting_parcels(session: Session, *, limit: int) -> list[Parcel]:
+    """Return what was admitted and has not been sent, oldest first."""
+    return [Parcel(*row) for row in session.execute(_WAITING_PARCELS, {"limit": limit})]
+
+
+def mark_published(session: Session, parcels: Sequence[Parcel]) -> None:
+    """Take sent messages out of the outbox."""
+    run(
+        session,
+        _MARK_PUBLISHED,
+        jobs=[parcel.job_id for parcel in parcels],
+        attempts=[parcel.attempt for parcel in parcels],
+    )
+
+
+def publish_again(session: Session, *, older_than: timedelta) -> int:
+    """Put into the outbox what was sent that long ago and nobody has claimed; return how many.
+
+    Sending twice is harmless: the second claim fails.
+    """
+    return len(run(session, _PUBLISH_AGAIN, older_than=older_than).all())

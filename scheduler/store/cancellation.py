@@ -1,0 +1,69 @@
+"""Ending a job before its time."""
+
+from sqlalchemy.orm import Session
+
+from scheduler.states import CancelReason
+from scheduler.store.moves import Move, make, verb
+
+_CANCEL_WAITING = verb("""
+WITH target AS (
+    SELECT id, status, owner_id, rank FROM jobs
+    WHERE id = :id AND status = ANY(:to_cancelled) AND status <> :is_running
+    FOR UPDATE
+),
+unready AS (
+    DELETE FROM ready USING target
+    WHERE ready.owner_id = target.owner_id AND ready.rank = target.rank
+      AND ready.job_id = target.id
+),
+untimed AS (
+    DELETE FROM timers USING target WHERE timers.job_id = target.id
+),
+unsent AS (
+    DELETE FROM outbox USING target WHERE outbox.job_id = target.id
+),
+freed AS (
+    DELETE FROM active USING target WHERE active.job_id = target.id RETURNING active.*
+),
+fed AS (
+    INSERT INTO feed (kind, job_id, owner_id, cpu_units, memory_mb, charge, express, used_seconds)
+    SELECT 'ended', target.id, target.owner_id, freed.cpu_units, freed.memory_mb, freed.charge,
+           freed.express, CASE WHEN freed.job_id IS NOT NULL THEN 0 END
+    FROM target LEFT JOIN freed ON freed.job_id = target.id
+),
+moved AS (
+    UPDATE jobs
+    SET status = :is_cancelled, reason = :reason, finished_at = now()
+    FROM target WHERE jobs.id = target.id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
+              jsonb_build_object('reason', jobs.reason, 'from', target.status) AS data
+)
+""")
+
+_REQUEST_CANCEL = verb("""
+WITH target AS (
+    SELECT id FROM jobs WHERE id = :id AND status = :is_running FOR UPDATE
+),
+asked AS (
+    UPDATE active SET cancel_requested_at = now()
+    FROM target WHERE active.job_id = target.id AND active.cancel_requested_at IS NULL
+    RETURNING active.job_id
+),
+moved AS (
+    SELECT jobs.id, jobs.owner_id, jobs.job_id, 'request_cancel' AS verb, jobs.status,
+           jobs.attempt, CAST(NULL AS jsonb) AS data
+    FROM jobs JOIN asked ON asked.job_id = jobs.id
+)
+""")
+
+
+def cancel(
+    session: Session, job: int, *, reason: CancelReason = CancelReason.BY_USER
+) -> list[Move]:
+    """Cancel a waiting or queued job at once; ask a running one to stop.
+
+    No moves: the job has finished, or was asked to stop before.
+    """
+    return make(session, _CANCEL_WAITING, id=job, reason=reason) or make(
+        session, _REQUEST_CANCEL, id=job
+    )

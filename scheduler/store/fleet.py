@@ -1,0 +1,156 @@
+"""The workers, what they offer and what they can run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from scheduler.models import Worker
+from scheduler.store.moves import run
+
+SILENCE = timedelta(seconds=15)
+"""A worker that has not been heard of for this long offers nothing. Three missed heartbeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypeSpec:
+    """A kind of job as it is registered."""
+
+    name: str
+    description: str
+    payload_schema: dict[str, Any] | None
+    cpu_units: float
+    memory_mb: int
+    timeout_seconds: float
+    retry_config: dict[str, Any]
+    executor: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOffer:
+    """A worker as it introduces itself."""
+
+    name: str
+    incarnation: str
+    host: str
+    pid: int
+    processes_min: int
+    processes_max: int
+    processes: int
+    cpu_units: float
+    memory_mb: int
+    queues: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What there is in all. Without slots nothing can start."""
+
+    cpu_units: Decimal
+    memory_mb: int
+    slots: int
+
+
+_REGISTER_TYPES = text("""
+INSERT INTO job_types (name, description, payload_schema, cpu_units, memory_mb, timeout_seconds,
+                       retry_config, executor, registered_at)
+SELECT name, description, payload_schema, cpu_units, memory_mb, timeout_seconds, retry_config,
+       executor, now()
+FROM jsonb_to_recordset(CAST(:specs AS jsonb)) AS spec(
+    name text, description text, payload_schema jsonb, cpu_units numeric, memory_mb bigint,
+    timeout_seconds float8, retry_config jsonb, executor text)
+ORDER BY name
+ON CONFLICT (name) DO UPDATE
+SET description = excluded.description, payload_schema = excluded.payload_schema,
+    cpu_units = excluded.cpu_units, memory_mb = excluded.memory_mb,
+    timeout_seconds = excluded.timeout_seconds, retry_config = excluded.retry_config,
+    executor = excluded.executor, registered_at = excluded.registered_at
+""")
+
+_ARRIVE = text("""
+INSERT INTO workers (name, incarnation, host, pid, state, processes_min, processes_max, processes,
+                     cpu_units, memory_mb, queues, started_at, heartbeat_at)
+VALUES (:name, :incarnation, :host, :pid, 'online', :processes_min, :processes_max, :processes,
+        :cpu_units, :memory_mb, :queues, now(), now())
+ON CONFLICT (name) DO UPDATE
+SET incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
+    state = excluded.state, processes_min = excluded.processes_min,
+    processes_max = excluded.processes_max, processes = excluded.processes,
+    cpu_units = excluded.cpu_units, memory_mb = excluded.memory_mb, queues = excluded.queues,
+    started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at
+""")
+
+_BEAT = text("""
+UPDATE workers SET heartbeat_at = now(), processes = :processes, state = :state
+WHERE name = :name AND incarnation = :incarnation AND state <> 'stopped'
+RETURNING name
+""")
+
+_LEAVE = text("""
+UPDATE workers SET state = 'stopped', processes = 0, heartbeat_at = now()
+WHERE name = :name AND incarnation = :incarnation
+""")
+
+_CAPACITY = text("""
+WITH policy AS (
+    SELECT cap_cpu_units, cap_memory_mb FROM policy_versions ORDER BY version DESC LIMIT 1
+),
+offered AS (
+    SELECT COALESCE(sum(cpu_units), 0) AS cpu_units, COALESCE(sum(memory_mb), 0) AS memory_mb,
+           COALESCE(sum(processes_max), 0) AS slots
+    FROM workers
+    WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
+)
+SELECT LEAST(offered.cpu_units, policy.cap_cpu_units) AS cpu_units,
+       CAST(LEAST(offered.memory_mb, policy.cap_memory_mb) AS bigint) AS memory_mb,
+       CAST(offered.slots AS bigint) AS slots
+FROM offered CROSS JOIN policy
+""")
+
+
+def register_types(session: Session, specs: Sequence[TypeSpec]) -> None:
+    """Make kinds of jobs known, or known anew."""
+    body = json.dumps([asdict(spec) for spec in specs], allow_nan=False)
+    run(session, _REGISTER_TYPES, specs=body)
+
+
+def arrive(session: Session, offer: WorkerOffer) -> None:
+    """Enter a worker that has just started."""
+    run(session, _ARRIVE, **asdict(offer))
+
+
+def beat_worker(
+    session: Session, name: str, incarnation: str, *, processes: int, state: str
+) -> bool:
+    """Note that a worker lives; False if it has to arrive again."""
+    row = run(
+        session, _BEAT, name=name, incarnation=incarnation, processes=processes, state=state
+    ).first()
+    return row is not None
+
+
+def leave(session: Session, name: str, incarnation: str) -> None:
+    """Note that a worker has stopped."""
+    run(session, _LEAVE, name=name, incarnation=incarnation)
+
+
+def live_workers(session: Session) -> list[Worker]:
+    """Return the workers that have been heard of lately, draining ones included."""
+    heard = text("workers.heartbeat_at > now() - CAST(:silence AS interval)")
+    return list(
+        session.scalars(
+            select(Worker)
+            .where(Worker.state != "stopped", heard.bindparams(silence=SILENCE))
+            .order_by(Worker.name)
+        )
+    )
+
+
+def capacity(session: Session) -> Capacity:
+    """Return what the live workers offer together, or less where the policy caps it."""
+    return Capacity(*run(session, _CAPACITY, silence=SILENCE).one())

@@ -1,0 +1,21 @@
+"""Putting jobs into their owners' lines: the end of every verb that makes a job ready."""
+
+from scheduler.policy.parameters import EXPECTED_DEFAULT, EXPECTED_LEAST
+
+JOIN_LINE = f""",
+lined AS (
+    INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, cpu_units, memory_mb,
+                       expected_seconds, ready_at)
+    SELECT owner_id, rank, id, type, job_class, cpu_units, memory_mb,
+           GREATEST({EXPECTED_LEAST.total_seconds()}, LEAST(timeout_seconds,
+               COALESCE(estimated_seconds, {EXPECTED_DEFAULT.total_seconds()}))),
+           ready_at
+    FROM moved WHERE status = :is_ready
+)
+"""
+"""Follows ``moved``, which must return ``jobs.*``."""
+
+PLACE = (
+    "COALESCE(jobs.rank, CAST(EXTRACT(epoch FROM now()) * 1000000 AS bigint) + jobs.rank_offset)"
+)
+"""A job's rank: the instant it first became ready, moved by its class; kept from then on."""

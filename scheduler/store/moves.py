@@ -1,0 +1,72 @@
+"""What a verb did: one move per row it wrote to ``job_events``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CursorResult, TextClause, text
+from sqlalchemy.orm import Session
+
+from scheduler.states import CancelReason, JobStatus, Outcome, sources
+
+_TOLD = """,
+told AS (
+    INSERT INTO job_events (job_id, owner_id, at, verb, status, attempt, data)
+    SELECT id, owner_id, now(), verb, status, attempt, data FROM moved ORDER BY id
+    RETURNING seq, job_id AS id, owner_id, at, verb, status, attempt, data
+)
+SELECT told.*, moved.job_id FROM told JOIN moved USING (id) ORDER BY told.seq
+"""
+
+_STATUSES = {f"is_{status}": str(status) for status in JobStatus}
+_SOURCES = {
+    f"to_{target}": [str(source) for source in sorted(sources(target))] for target in JobStatus
+}
+_OUTCOMES = {f"outcome_{outcome}": str(outcome) for outcome in Outcome}
+_REASONS = {str(reason): str(reason) for reason in CancelReason}
+_WORDS: dict[str, object] = _STATUSES | _SOURCES | _OUTCOMES | _REASONS
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change of one job, in the order of ``seq``."""
+
+    seq: int
+    id: int
+    job_id: str
+    owner_id: int
+    verb: str
+    status: JobStatus
+    attempt: int
+    at: datetime
+    data: dict[str, Any] | None
+
+
+def verb(statement: str) -> TextClause:
+    """Make the statement of a verb out of its common table expressions.
+
+    They must end in one named ``moved`` with the columns id, owner_id, job_id, verb, status,
+    attempt and data; the events are written from it. State words are parameters: ``:is_ready``
+    is a status, ``:to_ready`` the statuses a job may become ready from.
+    """
+    return text(statement.rstrip() + _TOLD)
+
+
+def make(session: Session, statement: TextClause, **parameters: object) -> list[Move]:
+    """Run the statement of a verb and return its moves."""
+    rows = run(session, statement, **parameters).mappings()
+    return [_move(row) for row in rows]
+
+
+def run(session: Session, statement: TextClause, **parameters: object) -> CursorResult[Any]:
+    """Run a statement that may name state words."""
+    needed = {name: _WORDS[name] for name in statement._bindparams if name in _WORDS}  # noqa: SLF001 - the only list of a text's parameters
+    result = session.execute(statement, needed | parameters)
+    if not isinstance(result, CursorResult):
+        raise TypeError("a text statement answers with a cursor")
+    return result
+
+
+def _move(row: Mapping[str, Any]) -> Move:
+    return Move(**{**row, "status": JobStatus(row["status"])})

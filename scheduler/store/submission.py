@@ -1,0 +1,393 @@
+"""Taking jobs in: all of a submission, or none of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+from ulid import ULID
+
+from scheduler import retry
+from scheduler.errors import (
+    BacklogFull,
+    DependencyCycle,
+    JobIdConflict,
+    NeverFits,
+    PayloadInvalid,
+    SubmissionRefused,
+    UnknownDependency,
+    UnknownType,
+)
+from scheduler.graph import find_cycle
+from scheduler.models import JobType
+from scheduler.policy.meters import rank
+from scheduler.states import UNFINISHED, Condition, Executor, JobClass
+from scheduler.store import fleet
+from scheduler.store.lines import JOIN_LINE
+from scheduler.store.moves import Move, make, run, verb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job somebody asks for; None leaves a choice to the job's type."""
+
+    type: str
+    job_id: str | None = None
+    payload: Mapping[str, Any]
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    priority_level: int
+    job_class: JobClass
+    depends_on: tuple[tuple[str, Condition], ...] = ()
+    cpu_units: Decimal | None = None
+    memory_mb: int | None = None
+    retry_config: Mapping[str, Any] | None = None
+    timeout_seconds: float | None = None
+    estimated_seconds: float | None = None
+    run_at: datetime | None = None
+    delay_seconds: float | None = None
+    start_by: datetime | None = None
+    executor: Executor | None = None
+    callback_url: str | None = None
+    idempotency_key: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of a submission: internal ids in its order, and which of them were there."""
+
+    ids: tuple[int, ...]
+    created: int
+    duplicates: frozenset[int]
+    moves: list[Move]
+
+
+_SUBMIT = verb(
+    """
+WITH wanted AS (
+    SELECT * FROM jsonb_to_recordset(CAST(:jobs AS jsonb)) AS wanted(
+        place bigint, job_id text, type text, job_class text, priority_level smallint,
+        description text, tags jsonb, payload jsonb, cpu_units numeric, memory_mb bigint,
+        retry_config jsonb, timeout_seconds float8, estimated_seconds float8, executor text,
+        callback_url text, start_by timestamptz, idempotency_key text, content_hash text,
+        request_id text, rank_offset bigint, dependencies bigint, run_at timestamptz,
+        delay_seconds float8)
+),
+timed AS (
+    SELECT *, COALESCE(run_at, now() + make_interval(secs => delay_seconds)) AS start_at
+    FROM wanted
+),
+placed AS (
+    SELECT *, CASE
+        WHEN start_at > now() THEN :is_scheduled
+        WHEN dependencies > 0 THEN :is_blocked
+        ELSE :is_ready END AS status
+    FROM timed ORDER BY place
+),
+moved AS (
+    INSERT INTO jobs (
+        owner_id, job_id, type, status, job_class, priority_level, description, tags, payload,
+        cpu_units, memory_mb, retry_config, timeout_seconds, estimated_seconds, executor,
+        callback_url, start_by, idempotency_key, content_hash, request_id, rank_offset,
+        open_dependencies, created_at, run_at, due_at, ready_at, rank)
+    SELECT :owner, job_id, type, status, job_class, priority_level, description,
+           ARRAY(SELECT jsonb_array_elements_text(tags)), payload, cpu_units, memory_mb,
+           retry_config, timeout_seconds, estimated_seconds, executor, callback_url, start_by,
+           idempotency_key, decode(content_hash, 'hex'), request_id, rank_offset, dependencies,
+           now(), start_at,
+           CASE WHEN status = :is_scheduled THEN start_at END,
+           CASE WHEN status = :is_ready THEN now() END,
+           CASE WHEN status = :is_ready
+                THEN CAST(EXTRACT(epoch FROM now()) * 1000000 AS bigint) + rank_offset END
+    FROM placed ORDER BY place
+    ON CONFLICT DO NOTHING
+    RETURNING *, 'submit' AS verb, CAST(NULL AS jsonb) AS data
+),
+timers_set AS (
+    INSERT INTO timers (fire_at, job_id, kind)
+    SELECT due_at, id, 'due' FROM moved WHERE due_at IS NOT NULL
+    UNION ALL
+    SELECT start_by, id, 'deadline' FROM moved WHERE start_by IS NOT NULL
+),
+fed AS (
+    INSERT INTO feed (kind, job_id, owner_id)
+    SELECT 'linked', id, owner_id FROM moved WHERE open_dependencies > 0
+)"""
+    + JOIN_LINE
+)
+
+_LINK = text("""
+INSERT INTO dependencies (child_id, parent_id, condition)
+SELECT * FROM unnest(CAST(:children AS bigint[]), CAST(:parents AS bigint[]),
+                     CAST(:conditions AS text[]))
+""")
+
+_EXISTING = text("""
+SELECT id, job_id, idempotency_key, content_hash FROM jobs
+WHERE owner_id = :owner AND (job_id = ANY(:names) OR idempotency_key = ANY(:keys))
+""")
+
+_OWNER = text("""
+SELECT LEAST(users.cap_backlog, groups.cap_backlog) AS cap_backlog
+FROM users LEFT JOIN groups ON groups.id = users.group_id WHERE users.id = :owner
+""")
+
+_BACKLOG = text("""
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs WHERE owner_id = :owner AND status = ANY(:unfinished) LIMIT :limit
+) AS unfinished
+""")
+
+
+def submit(
+    session: Session, owner_id: int, submissions: Sequence[Submission], *, batch: bool
+) -> Submitted:
+    """Take in all *submissions* of one owner, or none.
+
+    Jobs may wait for each other in any order and for jobs that exist. A job that exists with the
+    same content is answered as a duplicate. Raises a SubmissionRefused whose path names the field;
+    *batch* tells whether fields are reached through ``jobs.N``.
+    """
+    return _Intake(session, owner_id, submissions, batch=batch).run()
+
+
+class _Intake:
+    """One submission on its way in: checked as a whole, written in three statements."""
+
+    def __init__(
+        self, session: Session, owner_id: int, submissions: Sequence[Submission], *, batch: bool
+    ) -> None:
+        self._session = session
+        self._owner_id = owner_id
+        self._submissions = submissions
+        self._batch = batch
+        self._names = [one.job_id or f"job_{str(ULID()).lower()}" for one in submissions]
+        self._hashes = [_content_hash(one) for one in submissions]
+
+    def run(self) -> Submitted:
+        self._check_names()
+        self._check_cycles()
+        types = self._types()
+        self._check_payloads(types)
+        self._check_sizes(types)
+        parents = self._find_parents()
+        self._check_backlog()
+        rows = [self._row(place, types[one.type]) for place, one in enumerate(self._submissions)]
+        moves = make(self._session, _SUBMIT, jobs=json.dumps(rows), owner=self._owner_id)
+        created = {move.job_id: move.id for move in moves}
+        ids = self._all_ids(created)
+        self._link(created, parents | dict(zip(self._names, ids, strict=True)))
+        duplicates = frozenset(ids) - frozenset(created.values())
+        return Submitted(tuple(ids), len(created), duplicates, moves)
+
+    def _path(self, place: int, field: str) -> str:
+        return f"jobs.{place}.{field}" if self._batch else field
+
+    def _check_names(self) -> None:
+        seen: dict[str, int] = {}
+        for place, name in enumerate(self._names):
+            if name in seen:
+                raise SubmissionRefused(
+                    f"job_id {name!r} stands in this batch twice", path=self._path(place, "job_id")
+                )
+            seen[name] = place
+
+    def _check_cycles(self) -> None:
+        waits_for = {
+            name: [parent for parent, _ in one.depends_on]
+            for name, one in zip(self._names, self._submissions, strict=True)
+        }
+        cycle = find_cycle(waits_for)
+        if cycle:
+            place = self._names.index(cycle[0])
+            raise DependencyCycle(cycle, path=self._path(place, "depends_on"))
+
+    def _types(self) -> dict[str, JobType]:
+        wanted = {one.type for one in self._submissions}
+        found = self._session.scalars(select(JobType).where(JobType.name.in_(wanted)))
+        types = {job_type.name: job_type for job_type in found}
+        for place, one in enumerate(self._submissions):
+            if one.type not in types:
+                raise UnknownType(
+                    f"no worker has registered the job type {one.type!r}",
+                    path=self._path(place, "type"),
+                )
+        return types
+
+    def _check_payloads(self, types: Mapping[str, JobType]) -> None:
+        validators = {
+            name: Draft202012Validator(job_type.payload_schema)
+            for name, job_type in types.items()
+            if job_type.payload_schema
+        }
+        for place, one in enumerate(self._submissions):
+            validator = validators.get(one.type)
+            problem = validator and best_match(validator.iter_errors(one.payload))
+            if problem:
+                field = ".".join(["payload", *map(str, problem.absolute_path)])
+                raise PayloadInvalid(problem.message, path=self._path(place, field))
+
+    def _check_sizes(self, types: Mapping[str, JobType]) -> None:
+        capacity = fleet.capacity(self._session)
+        if capacity.slots == 0:
+            return  # nothing alive says how much there is; the job waits and tells so
+        for place, one in enumerate(self._submissions):
+            job_type = types[one.type]
+            cpu_units = one.cpu_units or job_type.cpu_units
+            memory_mb = one.memory_mb or job_type.memory_mb
+            if cpu_units > capacity.cpu_units or memory_mb > capacity.memory_mb:
+                raise NeverFits(
+                    f"asks for {cpu_units:f} CPU units and {memory_mb} MB; all workers together"
+                    f" offer {capacity.cpu_units:f} and {capacity.memory_mb}",
+                    path=self._path(place, "resource_requirements"),
+                )
+
+    def _find_parents(self) -> dict[str, int]:
+        """Return the existing jobs that new ones wait for, by name."""
+        inside = set(self._names)
+        outside = {
+            parent
+            for one in self._submissions
+            for parent, _ in one.depends_on
+            if parent not in inside
+        }
+        if not outside:
+            return {}
+        found = {row.job_id: row.id for row in self._existing(names=outside)}
+        for place, one in enumerate(self._submissions):
+            for number, (parent, _) in enumerate(one.depends_on):
+                if parent not in inside and parent not in found:
+                    raise UnknownDependency(
+                        f"there is no job {parent!r} to wait for",
+                        path=self._path(place, f"depends_on.{number}"),
+                    )
+        return found
+
+    def _check_backlog(self) -> None:
+        cap = run(self._session, _OWNER, owner=self._owner_id).scalar_one()
+        if cap is None:
+            return
+        waiting = run(
+            self._session,
+            _BACKLOG,
+            owner=self._owner_id,
+            unfinished=sorted(UNFINISHED),
+            limit=cap + 1,
+        ).scalar_one()
+        if waiting + len(self._submissions) > cap:
+            raise BacklogFull(
+                f"{waiting} unfinished jobs and {len(self._submissions)} more pass your backlog"
+                f" limit of {cap}; submit again when some have finished"
+            )
+
+    def _row(self, place: int, job_type: JobType) -> dict[str, Any]:
+        one = self._submissions[place]
+        return {
+            "place": place,
+            "job_id": self._names[place],
+            "type": one.type,
+            "job_class": one.job_class,
+            "priority_level": one.priority_level,
+            "description": one.description,
+            "tags": one.tags,
+            "payload": one.payload,
+            "cpu_units": str(one.cpu_units or job_type.cpu_units),
+            "memory_mb": one.memory_mb or job_type.memory_mb,
+            "retry_config": {
+                **retry.DEFAULTS,
+                **job_type.retry_config,
+                **(one.retry_config or {}),
+            },
+            "timeout_seconds": one.timeout_seconds or job_type.timeout_seconds,
+            "estimated_seconds": one.estimated_seconds,
+            "executor": one.executor or job_type.executor,
+            "callback_url": one.callback_url,
+            "start_by": one.start_by and one.start_by.isoformat(),
+            "idempotency_key": one.idempotency_key,
+            "content_hash": self._hashes[place].hex(),
+            "request_id": one.request_id,
+            "rank_offset": rank(_EPOCH, one.job_class, one.priority_level),
+            "dependencies": len({parent for parent, _ in one.depends_on}),
+            "run_at": one.run_at and one.run_at.isoformat(),
+            "delay_seconds": one.delay_seconds,
+        }
+
+    def _all_ids(self, created: Mapping[str, int]) -> list[int]:
+        """Return the id of every job of the submission, new or known before."""
+        if len(created) == len(self._names):
+            return [created[name] for name in self._names]
+        keys = [one.idempotency_key for one in self._submissions if one.idempotency_key]
+        rows = self._existing(names=set(self._names) - set(created), keys=keys)
+        by_name = {row.job_id: row for row in rows}
+        by_key = {row.idempotency_key: row for row in rows if row.idempotency_key}
+        ids = []
+        for place, (name, one) in enumerate(zip(self._names, self._submissions, strict=True)):
+            if name in created:
+                ids.append(created[name])
+                continue
+            known = by_name.get(name) or by_key[one.idempotency_key]
+            if bytes(known.content_hash) != self._hashes[place]:
+                raise JobIdConflict(
+                    f"job {known.job_id!r} exists with other content; nothing was changed",
+                    path=self._path(place, "job_id"),
+                )
+            ids.append(known.id)
+        return ids
+
+    def _existing(self, *, names: set[str], keys: Sequence[str] = ()) -> list[Any]:
+        rows = run(
+            self._session, _EXISTING, owner=self._owner_id, names=sorted(names), keys=list(keys)
+        )
+        return list(rows.all())
+
+    def _link(self, created: Mapping[str, int], ids: Mapping[str, int]) -> None:
+        edges = [
+            (created[name], ids[parent], condition)
+            for name, one in zip(self._names, self._submissions, strict=True)
+            if name in created
+            for parent, condition in dict(one.depends_on).items()
+        ]
+        if edges:
+            children, parents, conditions = zip(*edges, strict=True)
+            run(
+                self._session,
+                _LINK,
+                children=list(children),
+                parents=list(parents),
+                conditions=list(conditions),
+            )
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _content_hash(submission: Submission) -> bytes:
+    """Digest what a submission asks for; who asked, and under which key, is not part of it."""
+    content = [
+        submission.type,
+        submission.payload,
+        submission.description,
+        submission.tags,
+        submission.priority_level,
+        sorted(dict(submission.depends_on).items()),
+        submission.cpu_units and f"{submission.cpu_units.normalize():f}",
+        submission.memory_mb,
+        submission.retry_config,
+        submission.timeout_seconds,
+        submission.estimated_seconds,
+        submission.run_at and submission.run_at.astimezone(UTC).isoformat(),
+        submission.delay_seconds,
+        submission.start_by and submission.start_by.astimezone(UTC).isoformat(),
+        submission.executor,
+        submission.callback_url,
+    ]
+    body = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(body.encode()).digest()

@@ -1,0 +1,461 @@
+"""What workers report: claims, heartbeats, progress, outcomes.
+
+Every report names the attempt it is about, so that a worker presumed dead changes nothing.
+"""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from scheduler import retry
+from scheduler.states import Outcome
+from scheduler.store.lines import JOIN_LINE
+from scheduler.store.moves import Move, make, run, verb
+
+MAX_CRASHES = 3
+"""A job whose attempts were lost this often is not tried again: it may be what kills them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt that is now this worker's to run."""
+
+    id: int
+    attempt: int
+    job_id: str
+    owner_id: int
+    owner: str
+    type: str
+    payload: dict[str, Any]
+    timeout_seconds: float
+    memory_mb: int
+    is_last_attempt: bool
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key for outside calls: the same for every delivery of this attempt."""
+        return f"{self.id}:{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """An attempt that ended well; *result* is JSON."""
+
+    id: int
+    attempt: int
+    result: Any
+    peak_memory_mb: float | None = None
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that ended badly. *lost*: nobody is there to tell how it ended."""
+
+    id: int
+    attempt: int
+    error_type: str
+    error_message: str
+    traceback: str | None = None
+    retryable: bool = True
+    retry_after: timedelta | None = None
+    lost: bool = False
+    peak_memory_mb: float | None = None
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat learns: whether the attempt is still ours, and whether it is to stop."""
+
+    alive: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A running attempt and the process that runs it."""
+
+    id: int
+    attempt: int
+    pid: int
+    cancel_requested_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line a job wrote."""
+
+    at: datetime
+    level: str
+    message: str
+
+
+_START = verb("""
+WITH wanted AS (
+    SELECT * FROM unnest(CAST(:jobs AS bigint[]), CAST(:attempts AS bigint[]))
+        AS wanted(id, attempt)
+),
+target AS (
+    SELECT jobs.id, jobs.attempt FROM jobs JOIN wanted USING (id, attempt)
+    WHERE jobs.status = ANY(:to_running)
+    ORDER BY jobs.id
+    FOR UPDATE OF jobs
+),
+claimed AS (
+    UPDATE active
+    SET claimed_at = now(), worker = :worker, pid = :pid,
+        lease_until = now() + CAST(:lease AS interval)
+    FROM target WHERE active.job_id = target.id AND active.claimed_at IS NULL
+    RETURNING active.job_id, active.attempt, active.admitted_at
+),
+tried AS (
+    INSERT INTO attempts (job_id, attempt, worker, pid, queued_at, started_at)
+    SELECT job_id, attempt, :worker, :pid, admitted_at, now() FROM claimed
+),
+moved AS (
+    UPDATE jobs SET status = :is_running, started_at = now(), worker = :worker
+    FROM claimed WHERE jobs.id = claimed.job_id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'start' AS verb, jobs.status, jobs.attempt,
+              jsonb_build_object('worker', jobs.worker) AS data
+)
+""")
+
+_CLAIMS = text("""
+SELECT jobs.id, jobs.attempt, jobs.job_id, jobs.owner_id, users.username AS owner, jobs.type,
+       jobs.payload, jobs.timeout_seconds, jobs.memory_mb, jobs.retry_config,
+       jobs.attempts_forgiven
+FROM jobs JOIN users ON users.id = jobs.owner_id
+WHERE jobs.id = ANY(:jobs)
+""")
+
+_FREE = """
+freed AS (
+    DELETE FROM active USING target WHERE active.job_id = target.id RETURNING active.*
+),
+fed AS (
+    INSERT INTO feed (kind, job_id, owner_id, cpu_units, memory_mb, charge, express, used_seconds)
+    SELECT :feed, job_id, owner_id, cpu_units, memory_mb, charge, express,
+           COALESCE(EXTRACT(epoch FROM now() - claimed_at), 0)
+    FROM freed
+),
+"""
+
+_END_ATTEMPT = """
+ended AS (
+    UPDATE attempts
+    SET finished_at = now(), outcome = :outcome, error_type = :error_type,
+        error_message = :error_message, traceback = :traceback,
+        peak_memory_mb = :peak_memory_mb, cpu_seconds = :cpu_seconds
+    FROM target WHERE attempts.job_id = target.id AND attempts.attempt = target.attempt
+),
+"""
+
+_ONE_RUNNING = """
+WITH target AS (
+    SELECT id, attempt FROM jobs
+    WHERE id = :id AND attempt = :attempt AND status = :is_running
+    FOR UPDATE
+),
+"""
+
+_SUCCEED = verb(
+    """
+WITH report AS (
+    SELECT * FROM jsonb_to_recordset(CAST(:reports AS jsonb)) AS report(
+        id bigint, attempt bigint, result jsonb, peak_memory_mb float8, cpu_seconds float8)
+),
+target AS (
+    SELECT jobs.id, jobs.attempt, report.result, report.peak_memory_mb, report.cpu_seconds
+    FROM jobs JOIN report USING (id, attempt)
+    WHERE jobs.status = ANY(:to_completed)
+    ORDER BY jobs.id
+    FOR UPDATE OF jobs
+),
+"""
+    + _FREE
+    + """
+ended AS (
+    UPDATE attempts
+    SET finished_at = now(), outcome = :outcome_completed,
+        peak_memory_mb = target.peak_memory_mb, cpu_seconds = target.cpu_seconds
+    FROM target WHERE attempts.job_id = target.id AND attempts.attempt = target.attempt
+),
+moved AS (
+    UPDATE jobs
+    SET status = :is_completed, finished_at = now(), result = NULLIF(target.result, 'null'),
+        progress_fraction = 1, error_type = NULL, error_message = NULL
+    FROM target WHERE jobs.id = target.id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'succeed' AS verb, jobs.status, jobs.attempt,
+              CAST(NULL AS jsonb) AS data
+)
+"""
+)
+
+_FAIL = verb(
+    _ONE_RUNNING
+    + _FREE
+    + _END_ATTEMPT
+    + """
+moved AS (
+    UPDATE jobs
+    SET status = :is_failed, finished_at = now(), error_type = :error_type,
+        error_message = :error_message, crashes = crashes + :crashed
+    FROM target WHERE jobs.id = target.id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'fail' AS verb, jobs.status, jobs.attempt,
+              jsonb_build_object('error', jobs.error_type) AS data
+)
+"""
+)
+
+_RETRY = verb(
+    _ONE_RUNNING
+    + _FREE
+    + _END_ATTEMPT
+    + """
+moved AS (
+    UPDATE jobs
+    SET status = :is_retrying, due_at = now() + CAST(:delay AS interval), worker = NULL,
+        error_type = :error_type, error_message = :error_message, crashes = crashes + :crashed
+    FROM target WHERE jobs.id = target.id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'retry' AS verb, jobs.status, jobs.attempt,
+              jsonb_build_object('error', jobs.error_type, 'due_at', jobs.due_at) AS data,
+              jobs.due_at
+),
+timed AS (
+    INSERT INTO timers (fire_at, job_id, kind) SELECT due_at, id, 'due' FROM moved
+)
+"""
+)
+
+_STOP = verb(
+    _ONE_RUNNING
+    + _FREE
+    + _END_ATTEMPT
+    + """
+moved AS (
+    UPDATE jobs SET status = :is_cancelled, reason = :cancelled_by_user, finished_at = now()
+    FROM target WHERE jobs.id = target.id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
+              jsonb_build_object('reason', jobs.reason, 'from', CAST(:is_running AS text)) AS data
+)
+"""
+)
+
+_GIVE_BACK = verb(
+    """
+WITH wanted AS (
+    SELECT * FROM unnest(CAST(:jobs AS bigint[]), CAST(:attempts AS bigint[]))
+        AS wanted(id, attempt)
+),
+target AS (
+    SELECT jobs.id, jobs.attempt FROM jobs JOIN wanted USING (id, attempt)
+    WHERE jobs.status IN (:is_queued, :is_running)
+    ORDER BY jobs.id
+    FOR UPDATE OF jobs
+),
+"""
+    + _FREE
+    + """
+unsent AS (
+    DELETE FROM outbox USING target WHERE outbox.job_id = target.id
+),
+ended AS (
+    UPDATE attempts SET finished_at = now(), outcome = :outcome_interrupted
+    FROM target WHERE attempts.job_id = target.id AND attempts.attempt = target.attempt
+),
+moved AS (
+    UPDATE jobs
+    SET status = :is_ready, ready_at = now(), worker = NULL, progress_fraction = NULL,
+        progress_message = NULL, attempts_forgiven = attempts_forgiven + 1
+    FROM target WHERE jobs.id = target.id
+    RETURNING jobs.*, 'requeue' AS verb, CAST(NULL AS jsonb) AS data
+)"""
+    + JOIN_LINE
+)
+
+_STANDING_OF = text("""
+SELECT jobs.retry_config, jobs.attempt - jobs.attempts_forgiven AS used, jobs.crashes,
+       active.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM jobs JOIN active ON active.job_id = jobs.id
+WHERE jobs.id = :id AND jobs.attempt = :attempt AND jobs.status = :is_running
+FOR UPDATE OF jobs
+""")
+
+_BEAT = text("""
+UPDATE active SET lease_until = now() + CAST(:lease AS interval)
+WHERE job_id = :id AND attempt = :attempt AND claimed_at IS NOT NULL
+RETURNING cancel_requested_at IS NOT NULL
+""")
+
+_RENEW = text("""
+UPDATE active SET lease_until = now() + CAST(:lease AS interval)
+WHERE worker = :worker AND pid = ANY(:pids)
+RETURNING job_id, attempt, pid, cancel_requested_at
+""")
+
+_HELD_BY = text("SELECT job_id, attempt FROM active WHERE worker = :worker AND pid = :pid")
+
+_SET_PROGRESS = text("""
+UPDATE jobs SET progress_fraction = :fraction, progress_message = :message
+WHERE id = :id AND attempt = :attempt AND status = :is_running
+RETURNING id
+""")
+
+_APPEND_LOGS = text("""
+INSERT INTO job_logs (job_id, attempt, at, level, message)
+SELECT :id, :attempt, line.at, line.level, line.message
+FROM unnest(CAST(:at AS timestamptz[]), CAST(:levels AS text[]), CAST(:messages AS text[]))
+    WITH ORDINALITY AS line(at, level, message, place)
+ORDER BY line.place
+RETURNING id
+""")
+
+
+def start(
+    session: Session,
+    wanted: Sequence[tuple[int, int]],
+    *,
+    worker: str,
+    pid: int,
+    lease: timedelta,
+) -> tuple[list[Claim], list[Move]]:
+    """Claim attempts for one process; those that are no longer to be run are missing."""
+    moves = make(
+        session,
+        _START,
+        jobs=[job for job, _ in wanted],
+        attempts=[attempt for _, attempt in wanted],
+        worker=worker,
+        pid=pid,
+        lease=lease,
+    )
+    rows = run(session, _CLAIMS, jobs=[move.id for move in moves]).mappings()
+    claims = {row["id"]: _claim(row) for row in rows}
+    return [claims[job] for job, _ in wanted if job in claims], moves
+
+
+def _claim(row: Mapping[str, Any]) -> Claim:
+    columns = dict(row)
+    used = columns["attempt"] - columns.pop("attempts_forgiven")
+    config = columns.pop("retry_config")
+    return Claim(**columns, is_last_attempt=not retry.has_attempts_left(config, used))
+
+
+def succeed(session: Session, reports: Sequence[Success]) -> list[Move]:
+    """Record attempts that ended well."""
+    body = json.dumps([asdict(report) for report in reports], allow_nan=False)
+    return make(session, _SUCCEED, reports=body, feed="ended")
+
+
+def fail(session: Session, failure: Failure) -> list[Move]:
+    """Record an attempt that ended badly: the job is retried, failed, or stopped as asked."""
+    standing = run(session, _STANDING_OF, id=failure.id, attempt=failure.attempt).mappings().first()
+    if standing is None:
+        return []
+    if standing["cancel_requested"]:
+        return _stop(session, failure)
+    if _is_final(standing, failure):
+        return make(session, _FAIL, feed="ended", **_ending(failure), crashed=int(failure.lost))
+    wait = failure.retry_after or retry.delay(
+        standing["retry_config"],
+        standing["used"],
+        draw=random.random(),  # noqa: S311 - spreads retries, hides nothing
+    )
+    return make(
+        session,
+        _RETRY,
+        feed="released",
+        delay=wait,
+        **_ending(failure),
+        crashed=int(failure.lost),
+    )
+
+
+def stop(session: Session, job: int, attempt: int) -> list[Move]:
+    """Record that a running attempt has stopped because its job was cancelled."""
+    return _stop(session, Failure(job, attempt, "Cancelled", "stopped on request"))
+
+
+def give_back(session: Session, wanted: Sequence[tuple[int, int]]) -> list[Move]:
+    """Return attempts that did not run to their end; they are not counted."""
+    return make(
+        session,
+        _GIVE_BACK,
+        jobs=[job for job, _ in wanted],
+        attempts=[attempt for _, attempt in wanted],
+        feed="released",
+    )
+
+
+def _stop(session: Session, failure: Failure) -> list[Move]:
+    return make(session, _STOP, feed="ended", **_ending(failure) | {"outcome": Outcome.CANCELLED})
+
+
+def _is_final(standing: Mapping[str, Any], failure: Failure) -> bool:
+    return (
+        not failure.retryable
+        or not retry.has_attempts_left(standing["retry_config"], standing["used"])
+        or (failure.lost and standing["crashes"] + 1 >= MAX_CRASHES)
+    )
+
+
+def _ending(failure: Failure) -> dict[str, Any]:
+    return {
+        "id": failure.id,
+        "attempt": failure.attempt,
+        "outcome": Outcome.LOST if failure.lost else Outcome.FAILED,
+        "error_type": failure.error_type,
+        "error_message": failure.error_message,
+        "traceback": failure.traceback,
+        "peak_memory_mb": failure.peak_memory_mb,
+        "cpu_seconds": failure.cpu_seconds,
+    }
+
+
+def beat(session: Session, job: int, attempt: int, *, lease: timedelta) -> Beat:
+    """Renew the lease of one attempt."""
+    row = run(session, _BEAT, id=job, attempt=attempt, lease=lease).first()
+    return Beat(alive=row is not None, cancel_requested=bool(row and row[0]))
+
+
+def renew(session: Session, *, worker: str, pids: Sequence[int], lease: timedelta) -> list[Held]:
+    """Renew the leases of all a worker's living processes, and tell what they hold."""
+    rows = run(session, _RENEW, worker=worker, pids=list(pids), lease=lease)
+    return [Held(*row) for row in rows]
+
+
+def held_by(session: Session, *, worker: str, pid: int) -> list[tuple[int, int]]:
+    """Return the attempts that one process holds."""
+    rows = run(session, _HELD_BY, worker=worker, pid=pid)
+    return [(row.job_id, row.attempt) for row in rows]
+
+
+def set_progress(
+    session: Session, job: int, attempt: int, fraction: float | None, message: str | None
+) -> bool:
+    """Show how far a running attempt is; False if it is no longer the one that runs."""
+    row = run(
+        session, _SET_PROGRESS, id=job, attempt=attempt, fraction=fraction, message=message
+    ).first()
+    return row is not None
+
+
+def append_logs(session: Session, job: int, attempt: int, lines: Sequence[LogLine]) -> list[int]:
+    """Keep lines in their order and return their ids."""
+    rows = run(
+        session,
+        _APPEND_LOGS,
+        id=job,
+        attempt=attempt,
+        at=[line.at for line in lines],
+        levels=[line.level for line in lines],
+        messages=[line.message for line in lines],
+    )
+    return list(rows.scalars())
