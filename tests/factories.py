@@ -1,0 +1,213 @@
+"""One maker per thing a test needs; what they make is legal in every respect."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from scheduler import retry
+from scheduler.models import Active, Attempt, Job, JobType, Ready, Timer, User, Worker
+from scheduler.policy.meters import rank
+from scheduler.states import (
+    ACTIVE,
+    FINISHED,
+    CancelReason,
+    Executor,
+    JobClass,
+    JobStatus,
+    Role,
+)
+
+NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+WORKER = "worker1@test"
+PID = 4242
+
+_numbers = itertools.count(1)
+
+
+def make_user(
+    session: Session, username: str | None = None, role: Role = Role.USER, **columns: Any
+) -> User:
+    user = User(
+        username=username or f"user{next(_numbers)}",
+        password_hash="!",
+        role=role,
+        created_at=NOON,
+        **columns,
+    )
+    session.add(user)
+    session.flush()
+    return user
+
+
+def make_type(session: Session, name: str = "simulate", **columns: Any) -> JobType:
+    known = session.scalar(select(JobType).where(JobType.name == name))
+    if known:
+        return known
+    defaults: dict[str, Any] = {
+        "description": "",
+        "payload_schema": None,
+        "cpu_units": Decimal(1),
+        "memory_mb": 128,
+        "timeout_seconds": 60.0,
+        "retry_config": {},
+        "executor": Executor.CELERY,
+        "registered_at": NOON,
+    }
+    made = JobType(name=name, **(defaults | columns))
+    session.add(made)
+    session.flush()
+    return made
+
+
+def make_worker(session: Session, name: str = WORKER, **columns: Any) -> Worker:
+    defaults: dict[str, Any] = {
+        "incarnation": "1",
+        "host": "test",
+        "pid": 1,
+        "state": "online",
+        "processes_min": 1,
+        "processes_max": 8,
+        "processes": 8,
+        "cpu_units": Decimal(8),
+        "memory_mb": 4096,
+        "queues": [str(each) for each in JobClass],
+        "started_at": datetime.now(UTC),  # noqa: TID251 - the database asks how long ago it was
+        "heartbeat_at": datetime.now(UTC),  # noqa: TID251 - the database asks how long ago it was
+    }
+    worker = Worker(name=name, **(defaults | columns))
+    session.add(worker)
+    session.flush()
+    return worker
+
+
+def make_job(
+    session: Session, owner: User, status: JobStatus = JobStatus.READY, **columns: Any
+) -> Job:
+    """Make a job in *status* with the rows that go with it elsewhere."""
+    job = Job(**(_defaults(owner) | _columns_of(status) | columns), status=status)
+    session.add(job)
+    session.flush()
+    session.add_all(_rows_beside(job))
+    session.flush()
+    return job
+
+
+def _defaults(owner: User) -> dict[str, Any]:
+    return {
+        "owner_id": owner.id,
+        "job_id": f"made_{next(_numbers)}",
+        "type": "simulate",
+        "job_class": JobClass.NORMAL,
+        "priority_level": 5,
+        "tags": [],
+        "payload": {},
+        "cpu_units": Decimal(1),
+        "memory_mb": 128,
+        "retry_config": dict(retry.DEFAULTS),
+        "timeout_seconds": 60.0,
+        "executor": Executor.CELERY,
+        "content_hash": b"",
+        "rank_offset": 0,
+        "open_dependencies": 0,
+        "attempt": 0,
+        "attempts_forgiven": 0,
+        "crashes": 0,
+        "created_at": NOON,
+    }
+
+
+def _columns_of(status: JobStatus) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    if status in {JobStatus.SCHEDULED, JobStatus.RETRYING}:
+        columns |= {"due_at": NOON + MINUTE}
+    if status is JobStatus.BLOCKED:
+        columns |= {"open_dependencies": 1}
+    if status in ACTIVE | {JobStatus.READY, JobStatus.RETRYING, JobStatus.COMPLETED}:
+        columns |= {"ready_at": NOON, "rank": rank(NOON, JobClass.NORMAL, 5)}
+    if status in ACTIVE | {JobStatus.RETRYING, JobStatus.COMPLETED, JobStatus.FAILED}:
+        columns |= {"attempt": 1, "queued_at": NOON}
+    if status in {JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED}:
+        columns |= {"worker": WORKER, "started_at": NOON}
+    if status in FINISHED:
+        columns |= {"finished_at": NOON + MINUTE}
+    if status is JobStatus.FAILED:
+        columns |= {"error_type": "ValueError", "error_message": "no"}
+    if status is JobStatus.CANCELLED:
+        columns |= {"reason": CancelReason.BY_USER}
+    return columns
+
+
+def _rows_beside(job: Job) -> list[Any]:
+    rows: list[Any] = []
+    if job.status == JobStatus.READY:
+        rows.append(_ready_row(job))
+    if job.status in ACTIVE:
+        rows.append(_active_row(job))
+    if job.due_at:
+        rows.append(Timer(fire_at=job.due_at, job_id=job.id, kind="due"))
+    if job.worker or job.status == JobStatus.RETRYING:
+        rows.append(_attempt_row(job))
+    return rows
+
+
+def _ready_row(job: Job) -> Ready:
+    return Ready(
+        owner_id=job.owner_id,
+        rank=job.rank,
+        job_id=job.id,
+        job_type=job.type,
+        job_class=job.job_class,
+        cpu_units=job.cpu_units,
+        memory_mb=job.memory_mb,
+        expected_seconds=1.0,
+        ready_at=job.ready_at,
+    )
+
+
+def _active_row(job: Job) -> Active:
+    row = Active(
+        job_id=job.id,
+        attempt=job.attempt,
+        owner_id=job.owner_id,
+        job_type=job.type,
+        job_class=job.job_class,
+        cpu_units=job.cpu_units,
+        memory_mb=job.memory_mb,
+        expected_seconds=1.0,
+        timeout_seconds=job.timeout_seconds,
+        charge=0.1,
+        express=False,
+        epoch=1,
+        admitted_at=NOON,
+        published_at=NOON,
+    )
+    if job.status == JobStatus.RUNNING:
+        row.claimed_at, row.worker, row.pid = NOON, WORKER, PID
+        row.lease_until = NOON + timedelta(days=3650)
+    return row
+
+
+def _attempt_row(job: Job) -> Attempt:
+    ended = job.status != JobStatus.RUNNING
+    return Attempt(
+        job_id=job.id,
+        attempt=job.attempt,
+        worker=WORKER,
+        pid=PID,
+        queued_at=NOON,
+        started_at=NOON,
+        finished_at=NOON + MINUTE if ended else None,
+        outcome=_OUTCOME_OF.get(JobStatus(job.status)) if ended else None,
+    )
+
+
+_OUTCOME_OF = {
+    JobStatus.COMPLETED: "completed",
+    JobStatus.FAILED: "failed",
+    JobStatus.RETRYING: "failed",
+}

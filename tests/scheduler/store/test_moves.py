@@ -1,0 +1,161 @@
+"""Every verb from every status: allowed exactly where the table of moves says so."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from scheduler.models import Active, Job, JobEvent, Ready
+from scheduler.states import ACTIVE, MOVES, JobStatus
+from scheduler.store import work
+from scheduler.store.admission import Admitted, admit
+from scheduler.store.cancellation import cancel
+from scheduler.store.dependencies import FeedRow, resolve
+from scheduler.store.moves import Move
+from scheduler.store.revival import run_again
+from scheduler.store.timers import release_due
+from tests.factories import MINUTE, NOON, PID, WORKER, make_job, make_user
+
+Verb = Callable[[Session, Job], list[Move]]
+S = JobStatus
+LEASE = timedelta(seconds=30)
+
+
+def _admit(session: Session, job: Job) -> list[Move]:
+    return admit(session, [Admitted(job.id, 0.5, express=False)], epoch=1)
+
+
+def _start(session: Session, job: Job) -> list[Move]:
+    return work.start(session, [(job.id, job.attempt)], worker=WORKER, pid=PID, lease=LEASE)[1]
+
+
+def _succeed(session: Session, job: Job) -> list[Move]:
+    return work.succeed(session, [work.Success(job.id, job.attempt, {"n": 1})])
+
+
+def _fail(session: Session, job: Job) -> list[Move]:
+    return work.fail(session, work.Failure(job.id, job.attempt, "E", "no", retryable=False))
+
+
+def _retry(session: Session, job: Job) -> list[Move]:
+    return work.fail(session, work.Failure(job.id, job.attempt, "E", "no"))
+
+
+def _give_back(session: Session, job: Job) -> list[Move]:
+    return work.give_back(session, [(job.id, job.attempt)])
+
+
+def _stop(session: Session, job: Job) -> list[Move]:
+    return work.stop(session, job.id, job.attempt)
+
+
+def _cancel(session: Session, job: Job) -> list[Move]:
+    return [move for move in cancel(session, job.id) if move.verb == "cancel"]
+
+
+def _run_again(session: Session, job: Job) -> list[Move]:
+    return run_again(session, job.id)
+
+
+def _release(session: Session, _: Job) -> list[Move]:
+    return release_due(session, now=NOON + 2 * MINUTE, limit=10)
+
+
+def _resolve(session: Session, job: Job) -> list[Move]:
+    parent = session.get_one(Job, session.scalar(_PARENT_OF, {"child": job.id}) or job.id)
+    return resolve(session, [FeedRow("ended", parent.id, parent.owner_id, *[None] * 5)])
+
+
+_PARENT_OF = text("SELECT parent_id FROM dependencies WHERE child_id = :child")
+
+VERBS: dict[str, tuple[Verb, JobStatus, set[JobStatus]]] = {
+    "admit": (_admit, S.QUEUED, {S.READY}),
+    "start": (_start, S.RUNNING, {S.QUEUED}),
+    "succeed": (_succeed, S.COMPLETED, {S.RUNNING}),
+    "fail": (_fail, S.FAILED, {S.RUNNING}),
+    "retry": (_retry, S.RETRYING, {S.RUNNING}),
+    "give back": (_give_back, S.READY, {S.QUEUED, S.RUNNING}),
+    "stop": (_stop, S.CANCELLED, {S.RUNNING}),
+    "cancel": (
+        _cancel,
+        S.CANCELLED,
+        {S.SCHEDULED, S.BLOCKED, S.READY, S.QUEUED, S.RETRYING},
+    ),
+    "release when due": (_release, S.READY, {S.SCHEDULED, S.RETRYING}),
+    "release by a parent": (_resolve, S.READY, {S.BLOCKED}),
+    "run again": (_run_again, S.READY, {S.FAILED, S.CANCELLED}),
+}
+
+
+def _job_in(session: Session, status: JobStatus) -> Job:
+    owner = make_user(session)
+    job = make_job(session, owner, status)
+    if status is S.BLOCKED:
+        parent = make_job(session, owner, S.COMPLETED)
+        session.execute(
+            text("INSERT INTO dependencies VALUES (:child, :parent, 'completed', false)"),
+            {"child": job.id, "parent": parent.id},
+        )
+    return job
+
+
+@pytest.mark.parametrize("status", JobStatus)
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_moves_a_job_exactly_from_its_sources(
+    session: Session, name: str, status: JobStatus
+) -> None:
+    act, target, allowed = VERBS[name]
+    job = _job_in(session, status)
+
+    moves = act(session, job)
+
+    session.expire_all()
+    expected = target if status in allowed else status
+    assert job.status == expected
+    assert [move.status for move in moves] == ([target] if status in allowed else [])
+
+
+@pytest.mark.parametrize(("source", "target"), [(s, t) for s in MOVES for t in MOVES[s]])
+def test_every_move_of_the_table_has_a_verb(source: JobStatus, target: JobStatus) -> None:
+    made = {(s, target) for _, target, allowed in VERBS.values() for s in allowed}
+    blocked_instead_of_ready = {
+        (S.SCHEDULED, S.BLOCKED),
+        (S.FAILED, S.BLOCKED),
+        (S.CANCELLED, S.BLOCKED),
+    }
+
+    assert (source, target) in made | blocked_instead_of_ready
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_move_writes_one_event_and_keeps_the_hot_tables_in_step(
+    session: Session, name: str
+) -> None:
+    act, target, allowed = VERBS[name]
+    job = _job_in(session, min(allowed))
+
+    (move,) = act(session, job)
+
+    event = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id)).one()
+    assert (event.seq, event.status, event.owner_id) == (move.seq, target, job.owner_id)
+    assert bool(session.get(Active, job.id)) == (target in ACTIVE)
+    lined = session.scalars(select(Ready).where(Ready.job_id == job.id)).all()
+    assert len(lined) == (target is S.READY)
+
+
+@pytest.mark.parametrize("name", ["start", "succeed", "fail", "retry", "give back", "stop"])
+def test_a_report_about_another_attempt_changes_nothing(session: Session, name: str) -> None:
+    act, _, allowed = VERBS[name]
+    job = _job_in(session, min(allowed))
+    status, job.attempt = job.status, job.attempt + 1
+    session.execute(text("UPDATE active SET attempt = 2 WHERE job_id = :id"), {"id": job.id})
+    session.flush()
+    job.attempt -= 1  # what the late reporter believes
+    with session.no_autoflush:
+        moves = act(session, job)
+
+    session.expire_all()
+    assert moves == []
+    assert job.status == status
