@@ -17,6 +17,9 @@ Write = Callable[[str], None]
 Step = tuple[signal.Signals, timedelta]
 """A signal that asks a process to end, and how long to wait for it."""
 
+_LAST_WORDS = timedelta(seconds=2)
+"""How long the output of an ended process is waited for; a grandchild may hold it open."""
+
 
 class StartFailed(Exception):
     """Something could not be started; the message is for the person at the terminal."""
@@ -70,7 +73,7 @@ class Process:
         """Return how the process ended, or None while it runs; negative is a signal."""
         code = self._popen.poll()
         if code is not None:
-            self._kill_group()
+            self.kill_group()
         return code
 
     def stop(self) -> int:
@@ -86,10 +89,17 @@ class Process:
 
     def kill(self) -> int:
         """End the process and its whole group at once. Return its exit code."""
-        self._kill_group()
+        self.kill_group()
         code = self._popen.wait()
         self._reader.join(timeout=_LAST_WORDS.total_seconds())
         return code
+
+    def kill_group(self) -> None:
+        """End whatever is left of the process and its children, without waiting."""
+        try:
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # nobody is left in it, which is what was wanted
 
     def _ended_after(self, asked_by: signal.Signals, patience: timedelta) -> bool:
         self._popen.send_signal(asked_by)
@@ -99,12 +109,6 @@ class Process:
             return False
         return True
 
-    def _kill_group(self) -> None:
-        try:
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # nobody is left in it, which is what was wanted
-
     def _read(self, write: Write) -> None:
         output = self._popen.stdout
         if output is None:
@@ -112,7 +116,3 @@ class Process:
         with output:
             for line in output:
                 write(line.decode(errors="replace").rstrip())
-
-
-_LAST_WORDS = timedelta(seconds=2)
-"""How long the output of an ended process is waited for; a grandchild may hold it open."""

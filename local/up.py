@@ -1,0 +1,159 @@
+"""``bin/up``: everything on this machine, from services to sign-in."""
+
+import http.client
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from local import programs
+from local.home import Home, is_free
+from local.process import StartFailed
+from local.services import embed, start_services
+from local.supervisor import Log, StopAsked, Supervisor
+from scheduler.errors import SettingsInvalid
+from scheduler.settings import Settings, missing_services
+
+_BAD_SETTINGS = 2
+_CANNOT_START = 1
+_PATIENCE = timedelta(seconds=60)
+_PASSWORD = "admin_password"  # noqa: S105 - the name of the file that holds it
+_TO_BE_EMBEDDED = {
+    "DATABASE_URL": "postgresql://embedded/fairq",
+    "REDIS_URL": "redis://embedded/0",
+    "FAIRQ_SECRET_KEY": "made when the directory for it is there",
+}
+"""Stands for what is made later, so that everything else can be checked first."""
+
+
+def up(*, demo: bool) -> int:
+    """Run everything until somebody asks to stop. Return the exit code."""
+    environment = programs.inherited_environment()
+    try:
+        settings = Settings.from_env({**_TO_BE_EMBEDDED, **_given(environment)})
+    except SettingsInvalid as invalid:
+        return _complain(invalid.problems, _BAD_SETTINGS)
+    try:
+        with Home(settings.home) as home:
+            _check_port(settings)
+            _Installation(home, environment, demo=demo).run()
+    except StartFailed as problem:
+        return _complain([str(problem)], _CANNOT_START)
+    return 0
+
+
+def _given(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what is set; an empty variable counts as unset."""
+    return {name: value for name, value in environment.items() if value}
+
+
+def _complain(problems: tuple[str, ...] | list[str], code: int) -> int:
+    for problem in problems:
+        print(f"fairq: {problem}", file=sys.stderr)
+    return code
+
+
+def _check_port(settings: Settings) -> None:
+    try:
+        free = is_free(settings.port, settings.host)
+    except OSError as problem:
+        raise StartFailed(f"FAIRQ_HOST {settings.host} cannot be used: {problem}") from problem
+    if not free:
+        raise StartFailed(
+            f"port {settings.port} of {settings.host} is in use; set FAIRQ_PORT to another"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _SignIn:
+    """What the person at the terminal needs to get in."""
+
+    username: str
+    password: str | None
+    """Only when it was made here and nobody has seen it."""
+
+
+class _Installation:
+    """The services and processes of one ``bin/up``."""
+
+    def __init__(self, home: Home, environment: Mapping[str, str], *, demo: bool) -> None:
+        self._home = home
+        self._demo = demo
+        self._embedded = embed(home, missing_services(environment))
+        self._environment = {
+            **environment,
+            "FAIRQ_HOME": str(home.path),
+            "FAIRQ_SECRET_KEY": environment.get("FAIRQ_SECRET_KEY") or home.secret("secret_key"),
+            **{name: service.url for name, service in self._embedded.items()},
+        }
+        self._settings = Settings.from_env(self._environment)
+        self._log = Log(sys.stdout)
+        self._supervisor = Supervisor(self._log)
+
+    def run(self) -> None:
+        """Start everything, say where it is, and keep it running until asked to stop."""
+        self._supervisor.listen()
+        try:
+            start_services(self._supervisor, self._embedded)
+            self._supervisor.complete(programs.migrate(self._environment))
+            self._start_processes()
+            self._welcome(self._prepare())
+            self._supervisor.run()
+        except StopAsked:
+            self._say("stopped before everything was started")
+        finally:
+            self._supervisor.stop()
+
+    def _start_processes(self) -> None:
+        self._supervisor.start(programs.web(self._environment))
+        self._supervisor.start(programs.scheduler(self._environment))
+        self._supervisor.start(programs.worker(self._environment))
+        if self._demo:
+            self._supervisor.start(programs.demo(self._environment))
+
+    def _prepare(self) -> _SignIn:
+        """Write the catalogue and make the first administrator."""
+        username, password = self._settings.admin_username, self._settings.admin_password
+        # Kept until it was shown: a stop in between must not leave an account nobody can use.
+        unseen = self._home.has_secret(_PASSWORD)
+        made = None if password else self._home.secret(_PASSWORD)
+        with_password = {**self._environment, "FAIRQ_ADMIN_PASSWORD": password or made or ""}
+        _, lines = self._supervisor.complete(
+            programs.register(self._environment), programs.ensure_admin(with_password)
+        )
+        is_new = "created" in lines or unseen
+        return _SignIn(username, made if is_new else None)
+
+    def _welcome(self, sign_in: _SignIn) -> None:
+        host, port = _reachable(self._settings.host), self._settings.port
+        self._supervisor.wait_until(
+            lambda: _is_ready(host, port), what="the web server", within=_PATIENCE
+        )
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        self._home.announce(url)
+        self._say(f"ready at {url}")
+        if sign_in.password:
+            self._say(f"sign in as {sign_in.username} with the password {sign_in.password}")
+            self._say("this password is not shown again; Ctrl-C stops everything")
+        else:
+            self._say(f"sign in as {sign_in.username}; Ctrl-C stops everything")
+        self._home.forget_secret(_PASSWORD)
+
+    def _say(self, line: str) -> None:
+        self._log.write("fairq", line)
+
+
+def _reachable(host: str) -> str:
+    """Return the address under which a server that listens on *host* is reached from here."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def _is_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
