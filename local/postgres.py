@@ -37,7 +37,7 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "jit": "off",  # compiling costs more than it gains on short statements
 }
-_THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_THROWAWAY = {"fsync": "off", "full_page_writes": "off"}
 _FIRST_WITH_OWN_LOCALES = 17
 _HERE = "/proc/self/cwd"
 _SHARED_BINARIES = Path("/var/lib/fairq")
@@ -57,7 +57,7 @@ class _Binaries:
 class Postgres:
     """One embedded Postgres server and its data.
 
-    *throwaway* trades safety in a crash of the machine for speed; for tests.
+    *throwaway* trades safety in a crash of the machine, not of the server, for speed; for tests.
     """
 
     def __init__(self, data: Path, *, port: int, password: str, throwaway: bool = False) -> None:

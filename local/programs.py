@@ -91,5 +91,7 @@ def _worker_options(settings: Settings, name: str) -> tuple[str, ...]:
         *("-P", "custom"),
         *("-Q", _QUEUES),
         *("-n", f"{name}@%h"),
+        # Workers learn about each other from the database; asking around costs a second.
+        *("--without-mingle", "--without-gossip"),
         *("--loglevel", settings.log_level),
     )

@@ -19,6 +19,7 @@ _SETTINGS = (
     'save ""',  # the append-only file is the record; snapshots beside it would be a second one
     "maxmemory-policy noeviction",
     "pidfile valkey.pid",
+    "loglevel warning",
 )
 _TIMEOUT_SECONDS = 2.0
 
