@@ -1,6 +1,7 @@
 """How a process reaches Postgres and Redis."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 from redis import Redis
@@ -11,15 +12,21 @@ from scheduler.settings import Settings
 CONNECT_TIMEOUT_SECONDS = 5
 
 
-def make_engine(settings: Settings, **pool_options: Any) -> Engine:
-    """Return an engine that connects when first used and speaks UTC."""
+def make_engine(
+    settings: Settings, *, statement_timeout: timedelta = timedelta(0), **pool_options: Any
+) -> Engine:
+    """Return an engine that connects when first used and speaks UTC.
+
+    A statement that runs longer than *statement_timeout* fails; zero lets it run.
+    """
+    milliseconds = statement_timeout // timedelta(milliseconds=1)
     return create_engine(
         settings.database_url,
         pool_pre_ping=True,
         json_serializer=_strict_json,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "options": "-c timezone=UTC",
+            "options": f"-c timezone=UTC -c statement_timeout={milliseconds}",
             "application_name": "fairq",
         },
         **pool_options,
