@@ -1,0 +1,1 @@
+"""Who goes next. Pure: values in, a plan out; no clock, database, broker or log."""

@@ -1,0 +1,180 @@
+"""Which jobs are admitted: turn by turn, until nobody is left who may go."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from scheduler.policy.backfill import End, Gap, end_of, gap_before, is_late
+from scheduler.policy.capacity import Amount, Rooms, amount
+from scheduler.policy.lineup import Lineup
+from scheduler.policy.meters import dominant_share
+from scheduler.policy.ordering import Lane, Turn, Turns
+from scheduler.policy.parameters import (
+    CAPPED_PATIENCE,
+    EXPECTED_LEAST,
+    RESERVATION_HARDENS,
+    RESERVATION_SLIP,
+)
+from scheduler.policy.reasons import Hold, HoldCode
+from scheduler.snapshot import NOTHING, Candidate, Reservation, Resources, Snapshot
+
+
+class Grounds(StrEnum):
+    """By which rule a job was admitted."""
+
+    TURN = "turn"  # its owner had received least
+    EXPRESS = "express"  # it is urgent and within its owner's allowance
+    RESERVED = "reserved"  # room was kept for it
+    GAP = "gap"  # it delays nobody for whom room is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A job to admit now, and what that puts on its owner's meter, in machine-seconds."""
+
+    id: int
+    owner_id: int
+    charge: float
+    express: bool
+    grounds: Grounds
+
+
+class Round:
+    """The turns of one pass, and what is decided so far."""
+
+    def __init__(self, snapshot: Snapshot, lineup: Lineup, rooms: Rooms) -> None:
+        self.admissions: list[Admission] = []
+        self.holds: dict[int, Hold] = {}
+        self.express_load = lineup.clock.express_load
+        self.gap: Gap | None = None
+        self.reservation: Reservation | None = None
+        self._now = snapshot.now
+        self._capacity = snapshot.limits.capacity
+        self._previous = snapshot.reservation
+        self._lineup = lineup
+        self._rooms = rooms
+        self._ends = [end_of(job, snapshot.now) for job in snapshot.running]
+        self.first_lacking: int | None = None
+
+    def play(self) -> None:
+        """Serve the hard reservation, then whoever is next, until nobody is left."""
+        if self._previous is not None and is_hard(self._previous, self._now):
+            self._serve(self._previous)
+        turns = Turns(self._lineup.lines.values(), self.express_load)
+        while (turn := turns.next()) is not None:
+            self._take(turn)
+            turns.express_load = self.express_load
+            turns.put_back(turn.line)
+
+    def _serve(self, reservation: Reservation) -> None:
+        line = self._lineup.lines.get(reservation.owner_id)
+        turn = line.find(reservation.job_id, self.express_load) if line else None
+        if turn is None or self._refusal(turn.job) is not None:
+            return
+        if self._rooms.machine.fits(amount(turn.job)):
+            self._admit(turn, Grounds.RESERVED)
+            return
+        self.first_lacking = turn.job.id
+        self._keep_room(turn.job, reservation.since, reservation.promised_at)
+        self._hold(turn, Hold(HoldCode.RESOURCES, need=turn.job.need))
+
+    def _take(self, turn: Turn) -> None:
+        hold = self._refusal(turn.job) or self._lack(turn)
+        if hold is None:
+            self._admit(turn, self._grounds(turn))
+            return
+        self._hold(turn, hold)
+        if hold.code is HoldCode.USER_CAP and self._others_wait_behind(turn):
+            behind = replace(hold, behind_first=True)
+            self.holds.update((job.id, behind) for job in turn.line.close())
+
+    def _refusal(self, job: Candidate) -> Hold | None:
+        if self._capacity is None:
+            return Hold(HoldCode.NO_WORKER, need=job.need, available=NOTHING)
+        return self._rooms.refusal(job)
+
+    def _others_wait_behind(self, turn: Turn) -> bool:
+        waited = self._now - turn.job.waiting_since
+        is_first = turn.job is turn.line.head
+        return is_first and waited >= CAPPED_PATIENCE and self._rooms.ever_allows(turn.job)
+
+    def _lack(self, turn: Turn) -> Hold | None:
+        """Return why there is no room for the job whose turn it is, or None if there is."""
+        need = amount(turn.job)
+        if not self._rooms.machine.fits(need):
+            if self.first_lacking is None:
+                self.first_lacking = turn.job.id
+                self._reserve(turn.job)
+            return Hold(HoldCode.RESOURCES, need=turn.job.need)
+        if self.gap is not None and not self._enters(self.gap, turn, need):
+            return Hold(HoldCode.RESOURCES, need=turn.job.need, kept_for=self.gap.holder.id)
+        return None
+
+    def _reserve(self, job: Candidate) -> None:
+        """Keep room for the first job that lacks it, unless it lacks a worker process only."""
+        free, need = self._rooms.machine, amount(job)
+        if need.cpu <= free.cpu and need.memory <= free.memory:
+            return
+        known = self._previous is not None and self._previous.job_id == job.id
+        since = self._previous.since if known and self._previous else self._now
+        self._keep_room(job, since, None)
+
+    def _keep_room(self, job: Candidate, since: datetime, promised_at: datetime | None) -> None:
+        gap = gap_before(job, self._rooms.machine, self._ends)
+        start = self._now + timedelta(seconds=gap.seconds)
+        promise = promised_at or start
+        gap.may_be_filled = not is_late(gap, self._now, promise + RESERVATION_SLIP)
+        self.gap = gap
+        self.reservation = Reservation(job.id, job.owner_id, since, promise)
+
+    def _enters(self, gap: Gap, turn: Turn, need: Amount) -> bool:
+        seconds = _seconds(turn.job)
+        if gap.lets_in(need, seconds):
+            gap.let_in(need, seconds)
+            return True
+        pushed = self._pushed(gap, turn, End(seconds, need))
+        self.gap = pushed or gap
+        return pushed is not None
+
+    def _pushed(self, gap: Gap, turn: Turn, end: End) -> Gap | None:
+        """Return the gap after critical work has pushed a hard reservation, if it may."""
+        kept = self.reservation
+        if turn.lane is not Lane.CRITICAL or kept is None or not is_hard(kept, self._now):
+            return None
+        room = self._rooms.machine.copy()
+        room.take(end.held)
+        pushed = gap_before(gap.holder, room, [*self._ends, end])
+        return None if is_late(pushed, self._now, kept.promised_at + RESERVATION_SLIP) else pushed
+
+    def _grounds(self, turn: Turn) -> Grounds:
+        if turn.lane is not Lane.ORDINARY:
+            return Grounds.EXPRESS
+        return Grounds.TURN if self.gap is None else Grounds.GAP
+
+    def _admit(self, turn: Turn, grounds: Grounds) -> None:
+        job, express = turn.job, turn.lane is not Lane.ORDINARY
+        charge = cost(job, self._capacity)
+        turn.line.admit(turn, charge)
+        self._rooms.take(job)
+        self._ends.append(End(_seconds(job), amount(job)))
+        self.express_load += charge if express else 0.0
+        self.admissions.append(Admission(job.id, job.owner_id, charge, express, grounds))
+
+    def _hold(self, turn: Turn, hold: Hold) -> None:
+        self.holds[turn.job.id] = hold
+        turn.line.set_aside(turn)
+
+
+def is_hard(reservation: Reservation, now: datetime) -> bool:
+    """Tell whether a reservation sticks to its job."""
+    return now - reservation.since >= RESERVATION_HARDENS
+
+
+def cost(job: Candidate, capacity: Resources | None) -> float:
+    """Return the machine-seconds a job is expected to take."""
+    share = dominant_share(job.cpu_units, job.memory_mb, capacity or NOTHING)
+    return share * _seconds(job)
+
+
+def _seconds(job: Candidate) -> float:
+    return max(job.expected, EXPECTED_LEAST).total_seconds()

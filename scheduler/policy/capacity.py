@@ -1,0 +1,136 @@
+"""How much room there is: on the machine, and under every cap.
+
+The machine and each cap is a Room, so that fitting means the same everywhere. CPU is counted
+in thousandths of a unit: whole numbers do not drift.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from scheduler.policy.reasons import Hold, HoldCode
+from scheduler.snapshot import NOTHING, Candidate, Caps, Group, Resources, Running, Snapshot
+
+_UNLIMITED = sys.maxsize
+
+
+class Amount(NamedTuple):
+    """What one job holds."""
+
+    cpu: int  # thousandths of a unit
+    memory: int  # MB
+    slots: int = 1
+
+
+def amount(job: Candidate | Running) -> Amount:
+    """Return what *job* holds while it is admitted."""
+    return Amount(round(job.cpu_units * 1000), job.memory_mb)
+
+
+@dataclass(slots=True)
+class Room:
+    """What is still free somewhere; below zero when less is offered than is already held."""
+
+    cpu: int
+    memory: int
+    slots: int
+
+    def fits(self, need: Amount) -> bool:
+        """Tell whether *need* is free here."""
+        return need.cpu <= self.cpu and need.memory <= self.memory and need.slots <= self.slots
+
+    def take(self, need: Amount) -> None:
+        """Hold *need*."""
+        self.cpu -= need.cpu
+        self.memory -= need.memory
+        self.slots -= need.slots
+
+    def give(self, held: Amount) -> None:
+        """Free what was *held*."""
+        self.cpu += held.cpu
+        self.memory += held.memory
+        self.slots += held.slots
+
+    def copy(self) -> "Room":
+        """Return a room to try things in."""
+        return Room(self.cpu, self.memory, self.slots)
+
+    def free(self) -> Resources:
+        """Return what is free, for people to read."""
+        return Resources(self.cpu / 1000, self.memory, self.slots)
+
+
+def room_of(capacity: Resources) -> Room:
+    """Return *capacity* with nothing held."""
+    return Room(round(capacity.cpu_units * 1000), capacity.memory_mb, capacity.slots)
+
+
+def _room_under(caps: Caps) -> Room:
+    return Room(
+        _UNLIMITED if caps.cpu_units is None else round(caps.cpu_units * 1000),
+        _UNLIMITED if caps.memory_mb is None else caps.memory_mb,
+        _UNLIMITED if caps.running_jobs is None else caps.running_jobs,
+    )
+
+
+class Rooms:
+    """What is free during one pass, on the machine and under the caps of everybody."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.machine = room_of(snapshot.limits.capacity or NOTHING)
+        self._accounts = snapshot.accounts
+        self._groups = snapshot.groups
+        self._type_caps = snapshot.limits.type_caps
+        self._owners: dict[int, Room] = {}
+        self._members: dict[int, Room] = {}
+        self._types = {name: Room(_UNLIMITED, _UNLIMITED, n) for name, n in self._type_caps.items()}
+        for job in snapshot.running:
+            self.take(job)
+
+    def take(self, job: Candidate | Running) -> None:
+        """Hold what *job* needs everywhere it counts."""
+        need = amount(job)
+        self.machine.take(need)
+        self._under_owner(job.owner_id).take(need)
+        if (group := self._under_group(job.owner_id)) is not None:
+            group.take(need)
+        if job.job_type in self._types:
+            self._types[job.job_type].take(need)
+
+    def refusal(self, job: Candidate) -> Hold | None:
+        """Return the cap that keeps *job* from being admitted, or None."""
+        need = amount(job)
+        of_type = self._types.get(job.job_type)
+        if of_type is not None and of_type.slots < 1:
+            limit = self._type_caps[job.job_type]
+            return Hold(HoldCode.TYPE_CAP, need=job.need, what=job.job_type, limit=limit)
+        if not (owner := self._under_owner(job.owner_id)).fits(need):
+            return Hold(HoldCode.USER_CAP, need=job.need, available=owner.free())
+        group = self._under_group(job.owner_id)
+        if group is not None and not group.fits(need):
+            return Hold(HoldCode.USER_CAP, need=job.need, available=group.free(), of_group=True)
+        return None
+
+    def ever_allows(self, job: Candidate) -> bool:
+        """Tell whether *job* fits under its owner's caps when nothing else runs."""
+        caps = [self._accounts[job.owner_id].caps]
+        if (group := self._group_of(job.owner_id)) is not None:
+            caps.append(group.caps)
+        return all(_room_under(each).fits(amount(job)) for each in caps)
+
+    def _under_owner(self, owner_id: int) -> Room:
+        room = self._owners.get(owner_id)
+        if room is None:
+            room = self._owners[owner_id] = _room_under(self._accounts[owner_id].caps)
+        return room
+
+    def _under_group(self, owner_id: int) -> Room | None:
+        if (group := self._group_of(owner_id)) is None:
+            return None
+        if group.group_id not in self._members:
+            self._members[group.group_id] = _room_under(group.caps)
+        return self._members[group.group_id]
+
+    def _group_of(self, owner_id: int) -> Group | None:
+        group_id = self._accounts[owner_id].group_id
+        return None if group_id is None else self._groups.get(group_id)

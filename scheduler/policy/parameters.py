@@ -1,0 +1,90 @@
+"""Every number of the policy, with its unit and its reason."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import MappingProxyType
+
+from scheduler.states import JobClass
+
+LIGHTEST, HEAVIEST = 0.25, 4.0
+"""Bounds of an owner's weight. Wider ones would let some owners override others completely."""
+
+LEAST_SHARE = 0.001
+"""Dominant share of a job that asks for next to nothing: it takes a worker process all the same."""
+
+HEAD_START: Mapping[JobClass, timedelta] = MappingProxyType(
+    {
+        JobClass.CRITICAL: timedelta(hours=6),
+        JobClass.HIGH: timedelta(hours=1),
+        JobClass.NORMAL: timedelta(minutes=10),
+        JobClass.LOW: timedelta(0),
+    }
+)
+"""How much earlier a job counts as ready inside its owner's line: urgent, yet never for ever."""
+
+LEVEL_STEP = timedelta(minutes=4)
+"""What one level inside a class is worth, counted from the level the class has by name.
+
+Five minutes or more would put the last normal level behind the first low one.
+"""
+
+ALLOWANCE_TIME: Mapping[JobClass, timedelta] = MappingProxyType(
+    {JobClass.CRITICAL: timedelta(seconds=120), JobClass.HIGH: timedelta(seconds=30)}
+)
+"""How far ahead of its own share express work may carry an owner: a burst, not a habit."""
+
+ALLOWANCE_JOBS: Mapping[JobClass, int] = MappingProxyType({JobClass.CRITICAL: 8, JobClass.HIGH: 4})
+"""The allowance in average jobs, at least: among many owners the time alone is less than one."""
+
+EXPRESS_REFILL = 0.75
+"""Part of an owner's share that pays express work back, and of the machine all of it may take.
+
+At a whole share an owner that keeps sending express work never comes back to its due.
+"""
+
+EXPRESS_BURST: Mapping[JobClass, float] = MappingProxyType(
+    {JobClass.CRITICAL: 60.0, JobClass.HIGH: 30.0}
+)
+"""Machine-seconds of everybody's express work before the lanes close; high closes first."""
+
+DEFERENCE_TIME = timedelta(seconds=30)
+"""How far behind its owner's place a low job stands, in the owner's own share."""
+
+DEFERENCE_JOBS = 2
+"""The deference in average jobs, at least, for the same reason as with the allowance."""
+
+LAG_LIMIT = timedelta(seconds=600)
+"""The most anybody is owed, in their own share: a debt beyond it would shut out everybody else."""
+
+RESERVATION_HARDENS = timedelta(seconds=5)
+"""How long a job is next and does not fit until its reservation sticks to it."""
+
+RESERVATION_SLIP = timedelta(seconds=60)
+"""How late wrong predictions may make a reserved start before nothing more is let into the gap."""
+
+OVERDUE_ENDS_WITHIN = timedelta(seconds=1)
+"""When a job that has run longer than expected is taken to end: soon, so that the gap drains."""
+
+CAPPED_PATIENCE = timedelta(seconds=30)
+"""How long an owner's smaller jobs may pass its own first job that waits for the owner's cap."""
+
+LONGEST_STEP = timedelta(seconds=60)
+"""The most virtual time takes in at once: a jump of the clock must not forgive every debt."""
+
+MEAN_COST_MEMORY = 50
+"""Over how many ended jobs the mean cost is averaged: a spell of odd jobs passes unnoticed."""
+
+EXPECTED_DEFAULT = timedelta(seconds=5)
+"""What a job without history or estimate is taken to run.
+
+Short, because too long a guess keeps jobs out of gaps they would fit into.
+"""
+
+EXPECTED_LEAST = timedelta(milliseconds=10)
+"""The least a job is taken to run, so that every admission moves its owner's meter."""
+
+FORECAST_ADMISSIONS = 200
+"""How many admissions a forecast plays through; beyond them it goes on at their rate."""
+
+FORECAST_SPREAD = 3
+"""The late end of an estimate over its early end, as experience with such forecasts supports."""
