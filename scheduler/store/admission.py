@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from scheduler.store.moves import Move, make, run, verb
+from scheduler.store.moves import Move, fetch, make, run, verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def admit(session: Session, admitted: Sequence[Admitted], *, epoch: int) -> list
 
 def waiting_parcels(session: Session, *, limit: int) -> list[Parcel]:
     """Return what was admitted and has not been sent, oldest first."""
-    return [Parcel(*row) for row in session.execute(_WAITING_PARCELS, {"limit": limit})]
+    return [Parcel(**row) for row in fetch(session, _WAITING_PARCELS, limit=limit)]
 
 
 def mark_published(session: Session, parcels: Sequence[Parcel]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.states import FINISHED, Condition
 from scheduler.store.lines import JOIN_LINE, PLACE
-from scheduler.store.moves import Move, make, run, verb
+from scheduler.store.moves import Move, fetch, make, verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ WITH taken AS (
     DELETE FROM feed WHERE seq IN (SELECT seq FROM feed ORDER BY seq LIMIT :limit)
     RETURNING *
 )
-SELECT kind, job_id, owner_id, CAST(cpu_units AS float8), memory_mb, charge, express, used_seconds
+SELECT kind, job_id, owner_id, CAST(cpu_units AS float8) AS cpu_units, memory_mb, charge, express, used_seconds
 FROM taken ORDER BY seq
 """)
 
@@ -121,7 +121,7 @@ _CONDITIONS = {f"when_{condition}": str(condition) for condition in Condition}
 
 def take(session: Session, *, limit: int) -> list[FeedRow]:
     """Take the oldest rows out of the feed."""
-    return [FeedRow(*row) for row in run(session, _TAKE, limit=limit)]
+    return [FeedRow(**row) for row in fetch(session, _TAKE, limit=limit)]
 
 
 def resolve(session: Session, rows: Sequence[FeedRow]) -> list[Move]:

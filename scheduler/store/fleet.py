@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from scheduler.models import Worker
-from scheduler.store.moves import run
+from scheduler.store.moves import fetch, run
 
 SILENCE = timedelta(seconds=15)
 """A worker that has not been heard of for this long offers nothing. Three missed heartbeats."""
@@ -153,4 +153,4 @@ def live_workers(session: Session) -> list[Worker]:
 
 def capacity(session: Session) -> Capacity:
     """Return what the live workers offer together, or less where the policy caps it."""
-    return Capacity(*run(session, _CAPACITY, silence=SILENCE).one())
+    return Capacity(**fetch(session, _CAPACITY, silence=SILENCE)[0])

@@ -19,12 +19,12 @@ told AS (
 SELECT told.*, moved.job_id FROM told JOIN moved USING (id) ORDER BY told.seq
 """
 
-_STATUSES = {f"is_{status}": str(status) for status in JobStatus}
-_SOURCES = {
+_STATUSES: dict[str, object] = {f"is_{status}": str(status) for status in JobStatus}
+_SOURCES: dict[str, object] = {
     f"to_{target}": [str(source) for source in sorted(sources(target))] for target in JobStatus
 }
-_OUTCOMES = {f"outcome_{outcome}": str(outcome) for outcome in Outcome}
-_REASONS = {str(reason): str(reason) for reason in CancelReason}
+_OUTCOMES: dict[str, object] = {f"outcome_{outcome}": str(outcome) for outcome in Outcome}
+_REASONS: dict[str, object] = {str(reason): str(reason) for reason in CancelReason}
 _WORDS: dict[str, object] = _STATUSES | _SOURCES | _OUTCOMES | _REASONS
 
 
@@ -55,8 +55,13 @@ def verb(statement: str) -> TextClause:
 
 def make(session: Session, statement: TextClause, **parameters: object) -> list[Move]:
     """Run the statement of a verb and return its moves."""
+    return [_move(row) for row in fetch(session, statement, **parameters)]
+
+
+def fetch(session: Session, statement: TextClause, **parameters: object) -> list[dict[str, Any]]:
+    """Run a statement that may name state words and return its rows by column name."""
     rows = run(session, statement, **parameters).mappings()
-    return [_move(row) for row in rows]
+    return [{str(column): value for column, value in row.items()} for row in rows]
 
 
 def run(session: Session, statement: TextClause, **parameters: object) -> CursorResult[Any]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from scheduler import retry
 from scheduler.states import Outcome
 from scheduler.store.lines import JOIN_LINE
-from scheduler.store.moves import Move, make, run, verb
+from scheduler.store.moves import Move, fetch, make, run, verb
 
 MAX_CRASHES = 3
 """A job whose attempts were lost this often is not tried again: it may be what kills them."""
@@ -297,7 +297,7 @@ RETURNING cancel_requested_at IS NOT NULL
 _RENEW = text("""
 UPDATE active SET lease_until = now() + CAST(:lease AS interval)
 WHERE worker = :worker AND pid = ANY(:pids)
-RETURNING job_id, attempt, pid, cancel_requested_at
+RETURNING job_id AS id, attempt, pid, cancel_requested_at
 """)
 
 _HELD_BY = text("SELECT job_id, attempt FROM active WHERE worker = :worker AND pid = :pid")
@@ -336,7 +336,7 @@ def start(
         pid=pid,
         lease=lease,
     )
-    rows = run(session, _CLAIMS, jobs=[move.id for move in moves]).mappings()
+    rows = fetch(session, _CLAIMS, jobs=[move.id for move in moves])
     claims = {row["id"]: _claim(row) for row in rows}
     return [claims[job] for job, _ in wanted if job in claims], moves
 
@@ -356,9 +356,10 @@ def succeed(session: Session, reports: Sequence[Success]) -> list[Move]:
 
 def fail(session: Session, failure: Failure) -> list[Move]:
     """Record an attempt that ended badly: the job is retried, failed, or stopped as asked."""
-    standing = run(session, _STANDING_OF, id=failure.id, attempt=failure.attempt).mappings().first()
-    if standing is None:
+    found = fetch(session, _STANDING_OF, id=failure.id, attempt=failure.attempt)
+    if not found:
         return []
+    standing = found[0]
     if standing["cancel_requested"]:
         return _stop(session, failure)
     if _is_final(standing, failure):
@@ -427,8 +428,8 @@ def beat(session: Session, job: int, attempt: int, *, lease: timedelta) -> Beat:
 
 def renew(session: Session, *, worker: str, pids: Sequence[int], lease: timedelta) -> list[Held]:
     """Renew the leases of all a worker's living processes, and tell what they hold."""
-    rows = run(session, _RENEW, worker=worker, pids=list(pids), lease=lease)
-    return [Held(*row) for row in rows]
+    rows = fetch(session, _RENEW, worker=worker, pids=list(pids), lease=lease)
+    return [Held(**row) for row in rows]
 
 
 def held_by(session: Session, *, worker: str, pid: int) -> list[tuple[int, int]]:

@@ -1,0 +1,159 @@
+"""Telling others what happened, after it was committed.
+
+All of it is best effort: a broker that is away loses messages and never jobs, because the
+scheduler looks by itself and pages fetch again when they reconnect.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from redis import Redis, RedisError
+
+from scheduler.store.moves import Move
+from scheduler.store.work import LogLine
+
+LIVE_CHANNEL = "fairq:live"
+"""Where browsers' servers listen for what changed."""
+
+WAKE_KEY = "fairq:wake"
+"""A list whose first item wakes the leading scheduler."""
+
+_STANDING_KEY = "fairq:standing:"
+_STANDING_SECONDS = 10  # a leader that is gone must not be quoted for long
+
+log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """Tells browsers and the scheduler that something changed."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._away = False
+
+    def tell(self, moves: Sequence[Move]) -> None:
+        """Publish moves to whoever may see their jobs."""
+        if moves:
+            self._publish({"kind": "moves", "moves": [_move_to_json(move) for move in moves]})
+
+    def progress(
+        self, owner_id: int, job_id: str, attempt: int, fraction: float | None, message: str | None
+    ) -> None:
+        """Publish how far a running job is."""
+        self._publish(
+            {
+                "kind": "progress",
+                "owner_id": owner_id,
+                "job_id": job_id,
+                "attempt": attempt,
+                "fraction": fraction,
+                "message": message,
+            }
+        )
+
+    def log(
+        self, owner_id: int, job_id: str, attempt: int, lines: Sequence[tuple[int, LogLine]]
+    ) -> None:
+        """Publish lines a job wrote, each with the id it was kept under."""
+        shown = [
+            {"id": number, "at": to_rfc3339(line.at), "level": line.level, "message": line.message}
+            for number, line in lines
+        ]
+        self._publish(
+            {
+                "kind": "log",
+                "owner_id": owner_id,
+                "job_id": job_id,
+                "attempt": attempt,
+                "lines": shown,
+            }
+        )
+
+    def wake(self) -> None:
+        """Make the leading scheduler look now; many calls share one look."""
+        self._attempt(self._push_wake)
+
+    def _push_wake(self) -> None:
+        pipeline = self._redis.pipeline()
+        pipeline.lpush(WAKE_KEY, 1)
+        pipeline.ltrim(WAKE_KEY, 0, 0)
+        pipeline.execute()
+
+    def _publish(self, message: Mapping[str, Any]) -> None:
+        self._attempt(lambda: self._redis.publish(LIVE_CHANNEL, json.dumps(message)))
+
+    def _attempt(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except RedisError as problem:
+            if not self._away:
+                log.warning(
+                    "broker away, changes are not announced", extra={"problem": str(problem)}
+                )
+            self._away = True
+        else:
+            self._away = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a waiting job stands, by the pass that left it waiting."""
+
+    position: int
+    code: str
+    message: str
+    earliest: datetime | None = None
+    latest: datetime | None = None
+
+
+def write_standings(redis: Redis, by_owner: Mapping[int, Mapping[int, Standing]]) -> None:
+    """Keep for a moment what the leader knows of each owner's waiting jobs."""
+    pipeline = redis.pipeline(transaction=False)
+    for owner, standings in by_owner.items():
+        body = {job: _standing_to_json(standing) for job, standing in standings.items()}
+        pipeline.set(f"{_STANDING_KEY}{owner}", json.dumps(body), ex=_STANDING_SECONDS)
+    pipeline.execute()
+
+
+def read_standing(redis: Redis, owner_id: int) -> dict[int, Standing]:
+    """Return what the leader last knew of an owner's waiting jobs; nothing if that is unknown."""
+    try:
+        body = redis.get(f"{_STANDING_KEY}{owner_id}")
+    except RedisError:
+        return {}
+    if not isinstance(body, str):
+        return {}
+    return {int(job): _standing_from_json(fields) for job, fields in json.loads(body).items()}
+
+
+def to_rfc3339(instant: datetime) -> str:
+    """Write an instant the way answers and messages carry it."""
+    return instant.isoformat().replace("+00:00", "Z")
+
+
+def _move_to_json(move: Move) -> dict[str, Any]:
+    fields = asdict(move)
+    del fields["id"]  # internal; outside a job goes by its owner and job_id
+    return fields | {"at": to_rfc3339(move.at)}
+
+
+def _standing_to_json(standing: Standing) -> dict[str, Any]:
+    return asdict(standing) | {
+        "earliest": standing.earliest and to_rfc3339(standing.earliest),
+        "latest": standing.latest and to_rfc3339(standing.latest),
+    }
+
+
+def _standing_from_json(fields: Mapping[str, Any]) -> Standing:
+    earliest, latest = fields["earliest"], fields["latest"]
+    return Standing(
+        position=fields["position"],
+        code=fields["code"],
+        message=fields["message"],
+        earliest=datetime.fromisoformat(earliest) if earliest else None,
+        latest=datetime.fromisoformat(latest) if latest else None,
+    )

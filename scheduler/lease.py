@@ -1,0 +1,95 @@
+"""The right to schedule. At most one process holds it; it ends with its connection.
+
+The advisory lock only elects. What protects is the epoch: it is raised at takeover, and every turn
+checks it first, so a leader that lost the lock without noticing changes nothing.
+"""
+
+import logging
+from datetime import timedelta
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from scheduler.store import leader
+
+LOCK_KEY = 0x_FA_12_0002
+
+FROZEN_AFTER = timedelta(seconds=4)
+"""A leader that has not renewed for this long is unseated: a stopped process keeps its lock."""
+
+log = logging.getLogger(__name__)
+
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key), pg_backend_pid()")
+
+_UNSEAT_FROZEN = text("""
+SELECT pg_terminate_backend(pg_locks.pid)
+FROM pg_locks CROSS JOIN scheduler_lease
+WHERE pg_locks.locktype = 'advisory' AND pg_locks.granted
+  AND pg_locks.classid = 0 AND pg_locks.objid = :key
+  AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND scheduler_lease.renewed_at < now() - CAST(:frozen_after AS interval)
+""")
+
+
+class Lease:
+    """One scheduler's hold, or wish, to lead."""
+
+    def __init__(self, engine: Engine, holder: str) -> None:
+        self._engine = engine
+        self._holder = holder
+        self._connection: Connection | None = None
+        self.epoch = 0
+
+    def hold(self) -> bool:
+        """Return whether this process leads, trying to take the lead if it does not."""
+        if self._connection is not None:
+            return self._still_connected(self._connection)
+        return self._try_to_lead()
+
+    def release(self) -> None:
+        """Let another one lead at once. Safe at any time, and twice."""
+        if self._connection is not None:
+            self._drop(self._connection)
+
+    def _still_connected(self, connection: Connection) -> bool:
+        try:
+            connection.execute(text("SELECT 1"))
+        except SQLAlchemyError:
+            self._drop(connection)
+            raise
+        return True
+
+    def _try_to_lead(self) -> bool:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            won, backend_pid = connection.execute(_TRY_LOCK, {"key": LOCK_KEY}).one()
+            if won:
+                self.epoch = self._begin_epoch(backend_pid)
+                self._connection = connection
+                return True
+            self._unseat_frozen(connection)
+        except SQLAlchemyError:
+            self._drop(connection)
+            raise
+        connection.close()
+        return False
+
+    def _begin_epoch(self, backend_pid: int) -> int:
+        with Session(self._engine) as session, session.begin():
+            epoch = leader.take_over(session, holder=self._holder, backend_pid=backend_pid)
+        log.info("leading", extra={"epoch": epoch})
+        return epoch
+
+    def _unseat_frozen(self, connection: Connection) -> None:
+        ended = connection.execute(
+            _UNSEAT_FROZEN, {"key": LOCK_KEY, "frozen_after": FROZEN_AFTER}
+        ).all()
+        if ended:
+            log.warning("unseated a leader that stopped renewing")
+
+    def _drop(self, connection: Connection) -> None:
+        self._connection = None
+        # The lock lives as long as the server's side of the connection: end it, do not pool it.
+        connection.invalidate()
+        connection.close()

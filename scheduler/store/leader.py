@@ -1,0 +1,68 @@
+"""The leader's one row: its epoch, which fences, and the policy's memory."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from scheduler.errors import LeadershipLost
+from scheduler.store.moves import run
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the policy remembers from pass to pass, as JSON."""
+
+    clock: Mapping[str, Any]
+    reservation: Mapping[str, Any] | None
+
+
+_TAKE_OVER = text("""
+UPDATE scheduler_lease
+SET epoch = epoch + 1, holder = :holder, backend_pid = :backend_pid, renewed_at = now()
+WHERE id = 1
+RETURNING epoch
+""")
+
+_FENCE = text("""
+UPDATE scheduler_lease SET renewed_at = clock_timestamp()
+WHERE id = 1 AND epoch = :epoch
+RETURNING clock, reservation
+""")
+
+_REMEMBER = text("""
+UPDATE scheduler_lease
+SET clock = CAST(:clock AS jsonb), reservation = CAST(:reservation AS jsonb)
+WHERE id = 1 AND epoch = :epoch
+""")
+
+
+def take_over(session: Session, *, holder: str, backend_pid: int) -> int:
+    """Begin a new epoch and return it. Waits for a turn of the old one that is under way."""
+    epoch: int = run(session, _TAKE_OVER, holder=holder, backend_pid=backend_pid).scalar_one()
+    return epoch
+
+
+def fence(session: Session, *, epoch: int) -> Memory:
+    """Make sure that *epoch* still leads until this transaction ends.
+
+    The first statement of every turn. Raises LeadershipLost when a later epoch has begun.
+    """
+    row = run(session, _FENCE, epoch=epoch).first()
+    if row is None:
+        raise LeadershipLost(f"epoch {epoch} is over")
+    return Memory(row.clock, row.reservation)
+
+
+def remember(session: Session, memory: Memory, *, epoch: int) -> None:
+    """Keep what the policy has to remember."""
+    run(
+        session,
+        _REMEMBER,
+        clock=json.dumps(memory.clock),
+        reservation=json.dumps(memory.reservation) if memory.reservation else None,
+        epoch=epoch,
+    )
