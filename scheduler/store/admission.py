@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from scheduler.store.fleet import SILENCE
 from scheduler.store.moves import Move, fetch, make, run, verb
 
 
@@ -94,6 +95,10 @@ _PUBLISH_AGAIN = text("""
 INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, created_at)
 SELECT job_id, attempt, job_class, timeout_seconds, now() FROM active
 WHERE claimed_at IS NULL AND published_at < now() - CAST(:older_than AS interval)
+  AND EXISTS (
+      SELECT 1 FROM workers
+      WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
+  )
 ON CONFLICT DO NOTHING
 RETURNING job_id
 """)
@@ -127,6 +132,6 @@ def mark_published(session: Session, parcels: Sequence[Parcel]) -> None:
 def publish_again(session: Session, *, older_than: timedelta) -> int:
     """Put into the outbox what was sent that long ago and nobody has claimed; return how many.
 
-    Sending twice is harmless: the second claim fails.
+    Sending twice is harmless: the second claim fails. With no worker alive it would only pile up.
     """
-    return len(run(session, _PUBLISH_AGAIN, older_than=older_than).all())
+    return len(run(session, _PUBLISH_AGAIN, older_than=older_than, silence=SILENCE).all())

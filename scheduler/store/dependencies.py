@@ -34,7 +34,8 @@ WITH taken AS (
     DELETE FROM feed WHERE seq IN (SELECT seq FROM feed ORDER BY seq LIMIT :limit)
     RETURNING *
 )
-SELECT kind, job_id, owner_id, CAST(cpu_units AS float8) AS cpu_units, memory_mb, charge, express, used_seconds
+SELECT kind, job_id, owner_id, CAST(cpu_units AS float8) AS cpu_units, memory_mb, charge,
+       express, used_seconds
 FROM taken ORDER BY seq
 """)
 
