@@ -1,6 +1,7 @@
 """``python -m local up [--demo]`` and ``python -m local test [PATH ...]``."""
 
 import argparse
+import signal
 import sys
 
 from local.gate import gate
@@ -11,6 +12,8 @@ def _main() -> int:
     options = _parser().parse_args()
     if options.command == "up":
         return up(demo=options.demo)
+    # As Ctrl-C does: end what runs, and give the services time to stop.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return gate(options.paths)
 
 

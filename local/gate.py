@@ -1,6 +1,5 @@
 """``bin/test``: every check, on services of its own."""
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,8 +34,6 @@ _INTERRUPTED = 130
 
 def gate(paths: Sequence[str]) -> int:
     """Run every check, or only the tests of *paths*. Return the first exit code that is not 0."""
-    # Both end what runs and give the services time to stop.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _services() as environment:
             # The benchmarks go first so that the last lines are the summary of the tests.
