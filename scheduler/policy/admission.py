@@ -1,14 +1,15 @@
 """Which jobs are admitted: turn by turn, until nobody is left who may go."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from scheduler.policy.backfill import End, Gap, end_of, gap_before, is_late
 from scheduler.policy.capacity import Amount, Rooms, amount
-from scheduler.policy.lineup import Lineup
+from scheduler.policy.lineup import line_up, stored
 from scheduler.policy.meters import dominant_share
-from scheduler.policy.ordering import Lane, Turn, Turns
+from scheduler.policy.ordering import Line, Turn, Turns
 from scheduler.policy.parameters import (
     CAPPED_PATIENCE,
     EXPECTED_LEAST,
@@ -16,7 +17,7 @@ from scheduler.policy.parameters import (
     RESERVATION_SLIP,
 )
 from scheduler.policy.reasons import Hold, HoldCode
-from scheduler.snapshot import NOTHING, Candidate, Reservation, Resources, Snapshot
+from scheduler.snapshot import NOTHING, Account, Candidate, Clock, Reservation, Resources, Snapshot
 
 
 class Grounds(StrEnum):
@@ -39,35 +40,77 @@ class Admission:
     grounds: Grounds
 
 
+_OF_THE_WHOLE_SERIES = frozenset({HoldCode.USER_CAP, HoldCode.TYPE_CAP, HoldCode.NO_WORKER})
+BEHIND = Hold(HoldCode.TURN)
+"""The reason of a job behind another of its series."""
+
+
 class Round:
     """The turns of one pass, and what is decided so far."""
 
-    def __init__(self, snapshot: Snapshot, lineup: Lineup, rooms: Rooms) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._rooms = Rooms(snapshot)
+        self._lineup = line_up(snapshot, self._rooms)
         self.admissions: list[Admission] = []
-        self.holds: dict[int, Hold] = {}
-        self.express_load = lineup.clock.express_load
-        self.gap: Gap | None = None
         self.reservation: Reservation | None = None
-        self._now = snapshot.now
-        self._capacity = snapshot.limits.capacity
-        self._previous = snapshot.reservation
-        self._lineup = lineup
-        self._rooms = rooms
+        self.first_lacking: int | None = None  # the first job in order that lacked room
+        self.express_load = self._lineup.clock.express_load
+        self._gap: Gap | None = None
+        self._holds: dict[int, Hold] = {}
         self._ends = [end_of(job, snapshot.now) for job in snapshot.running]
-        self.first_lacking: int | None = None
+        self._accounts = snapshot.accounts
+        self._capacity = snapshot.limits.capacity
+        self._now = snapshot.now
+        self._previous = snapshot.reservation
+
+    @property
+    def lines(self) -> Mapping[int, Line]:
+        """Everybody's line."""
+        return self._lineup.lines
+
+    @property
+    def apart(self) -> Mapping[int, Hold]:
+        """The jobs that stand in no line, with the reason."""
+        return self._lineup.apart
+
+    def clock(self) -> Clock:
+        """The clock after this round."""
+        return replace(self._lineup.clock, express_load=self.express_load)
+
+    def free(self) -> Resources:
+        """What is free on the machine."""
+        return self._rooms.machine.free()
+
+    def changed_accounts(self) -> tuple[Account, ...]:
+        """The accounts this round has changed."""
+        after = (
+            (account, stored(account, self.lines.get(owner)))
+            for owner, account in sorted(self._accounts.items())
+        )
+        return tuple(new for old, new in after if new != old)
+
+    def reasons(self) -> dict[int, Hold]:
+        """Why each job left in a line was not admitted."""
+        found: dict[int, Hold] = {}
+        for series in (each for line in self.lines.values() for each in line.series):
+            first = self._holds[series[0].id]
+            rest = first if first.code in _OF_THE_WHOLE_SERIES else BEHIND
+            found.update((job.id, rest) for job in series)
+            found[series[0].id] = first
+        return found
 
     def play(self) -> None:
         """Serve the hard reservation, then whoever is next, until nobody is left."""
         if self._previous is not None and is_hard(self._previous, self._now):
             self._serve(self._previous)
-        turns = Turns(self._lineup.lines.values(), self.express_load)
+        turns = Turns(self.lines.values(), self.express_load)
         while (turn := turns.next()) is not None:
             self._take(turn)
             turns.express_load = self.express_load
             turns.put_back(turn.line)
 
     def _serve(self, reservation: Reservation) -> None:
-        line = self._lineup.lines.get(reservation.owner_id)
+        line = self.lines.get(reservation.owner_id)
         turn = line.find(reservation.job_id, self.express_load) if line else None
         if turn is None or self._refusal(turn.job) is not None:
             return
@@ -86,7 +129,7 @@ class Round:
         self._hold(turn, hold)
         if hold.code is HoldCode.USER_CAP and self._others_wait_behind(turn):
             behind = replace(hold, behind_first=True)
-            self.holds.update((job.id, behind) for job in turn.line.close())
+            self._holds.update((job.id, behind) for job in turn.line.close())
 
     def _refusal(self, job: Candidate) -> Hold | None:
         if self._capacity is None:
@@ -106,8 +149,8 @@ class Round:
                 self.first_lacking = turn.job.id
                 self._reserve(turn.job)
             return Hold(HoldCode.RESOURCES, need=turn.job.need)
-        if self.gap is not None and not self._enters(self.gap, turn, need):
-            return Hold(HoldCode.RESOURCES, need=turn.job.need, kept_for=self.gap.holder.id)
+        if self._gap is not None and not self._enters(self._gap, turn, need):
+            return Hold(HoldCode.RESOURCES, need=turn.job.need, kept_for=self._gap.holder.id)
         return None
 
     def _reserve(self, job: Candidate) -> None:
@@ -124,7 +167,7 @@ class Round:
         start = self._now + timedelta(seconds=gap.seconds)
         promise = promised_at or start
         gap.may_be_filled = not is_late(gap, self._now, promise + RESERVATION_SLIP)
-        self.gap = gap
+        self._gap = gap
         self.reservation = Reservation(job.id, job.owner_id, since, promise)
 
     def _enters(self, gap: Gap, turn: Turn, need: Amount) -> bool:
@@ -133,13 +176,13 @@ class Round:
             gap.let_in(need, seconds)
             return True
         pushed = self._pushed(gap, turn, End(seconds, need))
-        self.gap = pushed or gap
+        self._gap = pushed or gap
         return pushed is not None
 
     def _pushed(self, gap: Gap, turn: Turn, end: End) -> Gap | None:
         """Return the gap after critical work has pushed a hard reservation, if it may."""
         kept = self.reservation
-        if turn.lane is not Lane.CRITICAL or kept is None or not is_hard(kept, self._now):
+        if not turn.is_critical_express or kept is None or not is_hard(kept, self._now):
             return None
         room = self._rooms.machine.copy()
         room.take(end.held)
@@ -147,12 +190,12 @@ class Round:
         return None if is_late(pushed, self._now, kept.promised_at + RESERVATION_SLIP) else pushed
 
     def _grounds(self, turn: Turn) -> Grounds:
-        if turn.lane is not Lane.ORDINARY:
+        if turn.is_express:
             return Grounds.EXPRESS
-        return Grounds.TURN if self.gap is None else Grounds.GAP
+        return Grounds.TURN if self._gap is None else Grounds.GAP
 
     def _admit(self, turn: Turn, grounds: Grounds) -> None:
-        job, express = turn.job, turn.lane is not Lane.ORDINARY
+        job, express = turn.job, turn.is_express
         charge = cost(job, self._capacity)
         turn.line.admit(turn, charge)
         self._rooms.take(job)
@@ -161,8 +204,15 @@ class Round:
         self.admissions.append(Admission(job.id, job.owner_id, charge, express, grounds))
 
     def _hold(self, turn: Turn, hold: Hold) -> None:
-        self.holds[turn.job.id] = hold
+        self._holds[turn.job.id] = hold
         turn.line.set_aside(turn)
+
+
+def play(snapshot: Snapshot) -> Round:
+    """Play one round over *snapshot*."""
+    played = Round(snapshot)
+    played.play()
+    return played
 
 
 def is_hard(reservation: Reservation, now: datetime) -> bool:

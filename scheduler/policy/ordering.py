@@ -1,7 +1,8 @@
 """In which order jobs are looked at: owners by what they have received, jobs by their line.
 
-Inside a pass keys only grow: an admission raises its owner's meter and nothing lowers one. A
-heap with one entry per owner therefore finds the least key by refreshing what comes up.
+Inside a pass keys only grow: an admission raises its owner's meter and nothing lowers one. One
+entry per owner in a heap is therefore enough; only an express key can grow without its owner,
+when everybody's express work closes the lane.
 """
 
 from collections import deque
@@ -25,17 +26,18 @@ from scheduler.states import JobClass
 
 
 class Lane(IntEnum):
-    """Which order a job stands in; a lower lane goes first."""
+    """The three orders jobs stand in; a lower lane goes first."""
 
     CRITICAL = 0  # express
     HIGH = 1  # express
     ORDINARY = 2
 
 
-_EXPRESS_LANE = {JobClass.CRITICAL: Lane.CRITICAL, JobClass.HIGH: Lane.HIGH}
-
 Key = tuple[int, float, int, object, int]
 """Lane, place among owners, rank in the own line; ties: earlier ready, then the smaller id."""
+
+Standing = tuple[int, object, int]
+"""The last three parts of a key: the order of one line."""
 
 Series = deque[Candidate]
 """Jobs of one owner, type, size and class in the order of the line; only the first may go."""
@@ -87,7 +89,7 @@ class Meters:
 
 
 class Turn(NamedTuple):
-    """A job whose turn it is."""
+    """A job whose turn it is: the first of its series."""
 
     key: Key
     line: "Line"
@@ -99,13 +101,18 @@ class Turn(NamedTuple):
         return self.series[0]
 
     @property
-    def lane(self) -> Lane:
-        """The lane the job stands in."""
-        return Lane(self.key[0])
+    def is_express(self) -> bool:
+        """Whether the job jumps everybody's line."""
+        return self.key[0] < Lane.ORDINARY
+
+    @property
+    def is_critical_express(self) -> bool:
+        """Whether the job goes before all others."""
+        return self.key[0] == Lane.CRITICAL
 
 
 class _Place(IntEnum):
-    """The heaps of a line. Jobs in one of them differ in rank only."""
+    """The heaps of a line: jobs in one of them differ in rank only."""
 
     CRITICAL = 0
     HIGH = 1
@@ -113,86 +120,88 @@ class _Place(IntEnum):
     DEFERRED = 3
 
 
-_PLACE = {JobClass.CRITICAL: _Place.CRITICAL, JobClass.HIGH: _Place.HIGH}
+_EXPRESS = ((_Place.CRITICAL, JobClass.CRITICAL), (_Place.HIGH, JobClass.HIGH))
 
 
 class Line:
     """One owner's waiting jobs and the owner's place among the others, during a pass."""
 
     def __init__(self, jobs: Iterable[Candidate], meters: Meters, terms: Terms) -> None:
-        self.jobs = sorted(jobs, key=standing)
         self.meters = meters
+        self._jobs = sorted(jobs, key=standing)
         self._terms = terms
         self._deference = terms.deference(meters.weight)
-        self._limits = {
-            job_class: terms.virtual_now + terms.allowance(job_class, meters.weight)
-            for job_class in _EXPRESS_LANE
-        }
-        self._gone: set[int] = set()
+        self._express_limits = [
+            terms.virtual_now + terms.allowance(job_class, meters.weight)
+            for _, job_class in _EXPRESS
+        ]
+        self._admitted: set[int] = set()
         self._first = 0
-        self._heaps: tuple[list[tuple[tuple[int, object, int], Series]], ...]
-        self._heaps = tuple([] for _ in _Place)
-        for series in self._in_series():
-            self._offer(series)
-
-    def _in_series(self) -> Iterable[Series]:
-        series: dict[tuple[object, ...], Series] = {}
-        for job in self.jobs:
-            series.setdefault(series_of(job), deque()).append(job)
-        return series.values()
+        self._all_series = _in_series(self._jobs)
+        self._heaps: list[list[tuple[Standing, Series]]] = [[] for _ in _Place]
+        self.reopen()
 
     @property
     def head(self) -> Candidate | None:
         """The first job in line, or None when all are admitted."""
-        while self._first < len(self.jobs) and self.jobs[self._first].id in self._gone:
+        jobs, admitted = self._jobs, self._admitted
+        while self._first < len(jobs) and jobs[self._first].id in admitted:
             self._first += 1
-        return self.jobs[self._first] if self._first < len(self.jobs) else None
+        return jobs[self._first] if self._first < len(jobs) else None
 
-    def remaining(self) -> list[Candidate]:
-        """The jobs that were not admitted, in the order of the line."""
-        return [job for job in self.jobs if job.id not in self._gone]
+    @property
+    def series(self) -> list[Series]:
+        """The jobs not admitted, in series."""
+        return [series for series in self._all_series if series]
 
     def best(self, express_load: float) -> Turn | None:
         """The job of this line that goes first, or None when none is left to look at."""
         turns = [
-            Turn(self._key(place, heap[0][1][0], express_load), self, heap[0][1])
-            for place, heap in zip(_Place, self._heaps, strict=True)
+            Turn(self._key(place, heap[0], express_load), self, heap[0][1])
+            for place, heap in enumerate(self._heaps)
             if heap
         ]
-        return min(turns, key=_key_of, default=None)
+        return min(turns) if len(turns) > 1 else turns[0] if turns else None
 
     def find(self, job_id: int, express_load: float) -> Turn | None:
         """The turn of the series that holds a job, out of order."""
-        for place, heap in zip(_Place, self._heaps, strict=True):
-            for _, series in heap:
-                if any(job.id == job_id for job in series):
-                    return Turn(self._key(place, series[0], express_load), self, series)
+        for place, heap in enumerate(self._heaps):
+            for entry in heap:
+                if any(job.id == job_id for job in entry[1]):
+                    return Turn(self._key(place, entry, express_load), self, entry[1])
         return None
 
     def admit(self, turn: Turn, cost: float) -> None:
         """Charge *cost* for the job and let the next of its series come up."""
         self._withdraw(turn)
         self._charge(turn, cost / self.meters.weight)
-        self._gone.add(turn.series.popleft().id)
+        self._admitted.add(turn.series.popleft().id)
         self._offer(turn.series)
 
     def set_aside(self, turn: Turn) -> None:
-        """Look no more at this series in this pass."""
+        """Look no more at this series."""
         self._withdraw(turn)
 
     def close(self) -> list[Candidate]:
-        """Look no more at any job of this line in this pass; return the first of each series."""
+        """Look no more at any job of this line; return the first of each series."""
         closed = [series[0] for heap in self._heaps for _, series in heap]
         for heap in self._heaps:
             heap.clear()
         return closed
+
+    def reopen(self) -> None:
+        """Look at every job that is not admitted again."""
+        for heap in self._heaps:
+            heap.clear()
+        for series in self._all_series:
+            self._offer(series)
 
     def _charge(self, turn: Turn, charge: float) -> None:
         meters = self.meters
         meters.meter += charge
         if turn.job is self.head:
             meters.tag = meters.meter
-        if turn.lane is not Lane.ORDINARY:
+        if turn.is_express:
             start = self._express_place() - meters.express_excess
             meters.express_meter = start + charge / EXPRESS_REFILL
 
@@ -209,40 +218,47 @@ class Line:
             heapify(heap)
 
     def _place(self, job: Candidate) -> _Place:
-        if job.job_class is JobClass.LOW and job.rank > self._terms.deferred_from:
-            return _Place.DEFERRED
-        return _PLACE.get(job.job_class, _Place.PLAIN)
+        for place, job_class in _EXPRESS:
+            if job.job_class is job_class:
+                return place
+        is_fresh = job.rank > self._terms.deferred_from
+        return _Place.DEFERRED if is_fresh and job.job_class is JobClass.LOW else _Place.PLAIN
 
-    def _key(self, place: _Place, job: Candidate, express_load: float) -> Key:
-        if place < _Place.PLAIN and self._is_express(job.job_class, express_load):
-            return (_EXPRESS_LANE[job.job_class], self._express_place(), *standing(job))
+    def _key(self, place: int, entry: tuple[Standing, Series], express_load: float) -> Key:
+        if place < _Place.PLAIN and self._is_express(place, express_load):
+            return (place, self._express_place(), *entry[0])
         meters = self.meters
-        tag = (meters.tag if job is self.head else meters.meter) + meters.excess
-        if place is _Place.DEFERRED:
-            tag += self._deference
-        return (Lane.ORDINARY, tag, *standing(job))
+        tag = meters.tag if entry[1][0] is self.head else meters.meter
+        deference = self._deference if place == _Place.DEFERRED else 0.0
+        return (Lane.ORDINARY, tag + meters.excess + deference, *entry[0])
 
-    def _is_express(self, job_class: JobClass, express_load: float) -> bool:
-        within = self._express_place() <= self._limits[job_class]
-        return within and express_load <= EXPRESS_BURST[job_class]
+    def _is_express(self, place: int, express_load: float) -> bool:
+        within = self._express_place() <= self._express_limits[place]
+        return within and _is_open(place, express_load)
 
     def _express_place(self) -> float:
         meters = self.meters
         return max(meters.express_meter + meters.express_excess, self._terms.virtual_now)
 
 
-def series_of(job: Candidate) -> tuple[object, ...]:
-    """Tell which jobs go one after the other only: same owner, type, size and class."""
-    return (job.owner_id, job.job_type, job.cpu_units, job.memory_mb, job.job_class)
+def _in_series(jobs: Iterable[Candidate]) -> list[Series]:
+    found: dict[tuple[object, ...], Series] = {}
+    for job in jobs:
+        shape = (job.job_type, job.cpu_units, job.memory_mb, job.job_class)
+        series = found.get(shape)
+        if series is None:
+            series = found[shape] = deque()
+        series.append(job)
+    return list(found.values())
 
 
-def standing(job: Candidate) -> tuple[int, object, int]:
+def _is_open(lane: int, express_load: float) -> bool:
+    return express_load <= EXPRESS_BURST[_EXPRESS[lane][1]]
+
+
+def standing(job: Candidate) -> Standing:
     """Order the jobs of one line: rank, then earlier ready, then the smaller id."""
     return (job.rank, job.waiting_since, job.id)
-
-
-def _key_of(turn: Turn) -> Key:
-    return turn.key
 
 
 class Turns:
@@ -250,7 +266,7 @@ class Turns:
 
     def __init__(self, lines: Iterable[Line], express_load: float) -> None:
         self.express_load = express_load
-        self._heap: list[tuple[Key, Turn]] = []
+        self._heap: list[Turn] = []
         for line in lines:
             self.put_back(line)
 
@@ -258,16 +274,13 @@ class Turns:
         """Let *line* come up again with its best remaining job."""
         turn = line.best(self.express_load)
         if turn is not None:
-            heappush(self._heap, (turn.key, turn))
+            heappush(self._heap, turn)
 
     def next(self) -> Turn | None:
         """Take out the turn with the least key, or None when nobody is left."""
         while self._heap:
-            _, turn = heappop(self._heap)
-            if turn.lane is Lane.ORDINARY or self._is_open(turn.job.job_class):
+            turn = heappop(self._heap)
+            if not turn.is_express or _is_open(turn.key[0], self.express_load):
                 return turn
             self.put_back(turn.line)
         return None
-
-    def _is_open(self, job_class: JobClass) -> bool:
-        return self.express_load <= EXPRESS_BURST[job_class]

@@ -12,14 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from scheduler.policy.admission import Admission, Round, cost, is_hard
-from scheduler.policy.capacity import Rooms
-from scheduler.policy.lineup import Lineup, line_up, stored
-from scheduler.policy.ordering import Lane, Line, Turn, Turns, series_of, standing
+from scheduler.policy.admission import BEHIND, Admission, Round, cost, is_hard, play
+from scheduler.policy.ordering import Turn, Turns, standing
 from scheduler.policy.reasons import Hold, HoldCode
 from scheduler.snapshot import Account, Candidate, Clock, Reservation, Resources, Snapshot
-
-_OF_THE_WHOLE_SERIES = frozenset({HoldCode.USER_CAP, HoldCode.TYPE_CAP, HoldCode.NO_WORKER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +42,33 @@ def plan(snapshot: Snapshot) -> Plan:
     passed over exactly one reason. Equal snapshots give equal plans, whatever the order of
     their parts.
     """
-    rooms = Rooms(snapshot)
-    lineup = line_up(snapshot, rooms)
-    turns = Round(snapshot, lineup, rooms)
-    turns.play()
-    accounts = _changed(snapshot, lineup)
-    left = _in_order(snapshot, lineup, turns)
-    apart = sorted((job for job in snapshot.candidates if job.id in lineup.apart), key=standing)
+    played = play(snapshot)
+    accounts, holds = played.changed_accounts(), played.reasons()
+    left = _in_order(played, snapshot)
+    apart = sorted((job for job in snapshot.candidates if job.id in played.apart), key=standing)
     return Plan(
-        admissions=tuple(turns.admissions),
-        holds={**_explained(left, turns, rooms.machine.free()), **lineup.apart},
-        order=tuple(each.id for part in (turns.admissions, left, apart) for each in part),
+        admissions=tuple(played.admissions),
+        holds={**dict(_placed(left, holds, played)), **played.apart},
+        order=tuple(each.id for part in (played.admissions, left, apart) for each in part),
         accounts=accounts,
-        clock=replace(lineup.clock, express_load=turns.express_load),
-        reservation=turns.reservation,
+        clock=played.clock(),
+        reservation=played.reservation,
     )
 
 
-def _changed(snapshot: Snapshot, lineup: Lineup) -> tuple[Account, ...]:
-    after = (
-        (account, stored(account, lineup.lines.get(owner)))
-        for owner, account in sorted(snapshot.accounts.items())
-    )
-    return tuple(new for old, new in after if new != old)
-
-
-def _in_order(snapshot: Snapshot, lineup: Lineup, played: Round) -> list[Candidate]:
+def _in_order(played: Round, snapshot: Snapshot) -> list[Candidate]:
     """Put the jobs left into the order in which they would be taken if there were room."""
-    lines = {
-        owner: Line(line.remaining(), replace(line.meters), lineup.terms)
-        for owner, line in lineup.lines.items()
-    }
+    for line in played.lines.values():
+        line.reopen()
     order: list[Candidate] = []
-    load = played.express_load
-    kept = played.reservation
+    kept, capacity = played.reservation, snapshot.limits.capacity
     if kept is not None and is_hard(kept, snapshot.now):
-        first = lines[kept.owner_id].find(kept.job_id, load)
-        order.extend(_taken(first, snapshot.limits.capacity) if first else ())
-    turns = Turns(lines.values(), load)
+        first = played.lines[kept.owner_id].find(kept.job_id, played.express_load)
+        order.extend(_taken(first, capacity) if first else ())
+    turns = Turns(played.lines.values(), played.express_load)
     while (turn := turns.next()) is not None:
-        express = turn.lane is not Lane.ORDINARY
-        order.extend(_taken(turn, snapshot.limits.capacity))
-        turns.express_load += cost(order[-1], snapshot.limits.capacity) if express else 0.0
+        order.extend(_taken(turn, capacity))
+        turns.express_load += cost(order[-1], capacity) if turn.is_express else 0.0
         turns.put_back(turn.line)
     return order
 
@@ -98,25 +79,18 @@ def _taken(turn: Turn, capacity: Resources | None) -> Iterator[Candidate]:
     yield job
 
 
-def _explained(left: list[Candidate], played: Round, free: Resources) -> dict[int, Hold]:
-    """Give every job of *left*, which is in order, its one reason."""
-    holds: dict[int, Hold] = {}
-    first_of_series: dict[tuple[object, ...], Hold] = {}
+def _placed(
+    left: list[Candidate], reasons: Mapping[int, Hold], played: Round
+) -> Iterator[tuple[int, Hold]]:
+    """Add to every reason how many jobs go first; of those that lack room only one is next."""
     ahead: Counter[int] = Counter()
     for before, job in enumerate(left):
-        series = series_of(job)
-        hold = played.holds.get(job.id) or _inherited(first_of_series.get(series), job)
+        hold, own = reasons[job.id], ahead[job.owner_id]
         if hold.code is HoldCode.RESOURCES and hold.kept_for is None:
             is_next = before == 0 or job.id == played.first_lacking
-            hold = replace(hold, code=hold.code if is_next else HoldCode.TURN, available=free)
-        first_of_series.setdefault(series, hold)
-        holds[job.id] = replace(hold, before=before, own_before=ahead[job.owner_id])
+            hold = replace(hold, available=played.free()) if is_next else BEHIND
+        if hold is BEHIND:
+            yield job.id, Hold(HoldCode.TURN, before=before, own_before=own)
+        else:
+            yield job.id, replace(hold, before=before, own_before=own)
         ahead[job.owner_id] += 1
-    return holds
-
-
-def _inherited(first: Hold | None, job: Candidate) -> Hold:
-    """The reason of a job that was not looked at: the first of its series was held."""
-    if first is not None and first.code in _OF_THE_WHOLE_SERIES:
-        return first
-    return Hold(HoldCode.TURN, need=job.need)
