@@ -459,6 +459,7 @@ class Outbox(Base):
     attempt: Mapped[int] = mapped_column(primary_key=True)
     queue: Mapped[str]
     timeout_seconds: Mapped[float]
+    place: Mapped[int]  # in the turn that admitted it: messages leave in the order of admission
     created_at: Mapped[datetime]
 
     __table_args__ = ({"postgresql_with": _BUSY_TABLE},)

@@ -418,6 +418,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.BigInteger(), nullable=False),
         sa.Column("queue", sa.Text(), nullable=False),
         sa.Column("timeout_seconds", sa.Float(), nullable=False),
+        sa.Column("place", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_outbox_job_id")),
         sa.PrimaryKeyConstraint("job_id", "attempt", name=op.f("pk_outbox")),

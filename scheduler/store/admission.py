@@ -31,10 +31,11 @@ class Parcel:
     timeout_seconds: float
 
 
-_ADMIT = verb("""
+_ADMIT = verb(
+    """
 WITH wanted AS (
     SELECT * FROM jsonb_to_recordset(CAST(:admitted AS jsonb))
-        AS wanted(id bigint, charge float8, express boolean)
+        AS wanted(id bigint, charge float8, express boolean, place bigint)
 ),
 target AS (
     SELECT jobs.id, jobs.owner_id, jobs.rank FROM jobs JOIN wanted USING (id)
@@ -58,7 +59,7 @@ moved AS (
                   'cpu_units', jobs.cpu_units, 'memory_mb', jobs.memory_mb, 'epoch',
                   CAST(:epoch AS bigint)
               ) AS data,
-              jobs.timeout_seconds
+              jobs.timeout_seconds, (SELECT place FROM wanted WHERE wanted.id = jobs.id) AS place
 ),
 held AS (
     INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
@@ -69,14 +70,16 @@ held AS (
     FROM moved JOIN gone ON gone.job_id = moved.id JOIN wanted ON wanted.id = moved.id
 ),
 sent AS (
-    INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, created_at)
-    SELECT moved.id, moved.attempt, gone.job_class, moved.timeout_seconds, now()
+    INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, place, created_at)
+    SELECT moved.id, moved.attempt, gone.job_class, moved.timeout_seconds, moved.place, now()
     FROM moved JOIN gone ON gone.job_id = moved.id
 )
-""")
+""",
+    order="place",
+)
 
 _WAITING_PARCELS = text("""
-SELECT job_id, attempt, queue, timeout_seconds FROM outbox ORDER BY created_at, job_id LIMIT :limit
+SELECT job_id, attempt, queue, timeout_seconds FROM outbox ORDER BY created_at, place LIMIT :limit
 """)
 
 _MARK_PUBLISHED = text("""
@@ -92,8 +95,10 @@ FROM sent WHERE active.job_id = sent.id AND active.attempt = sent.attempt
 """)
 
 _PUBLISH_AGAIN = text("""
-INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, created_at)
-SELECT job_id, attempt, job_class, timeout_seconds, now() FROM active
+INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, place, created_at)
+SELECT job_id, attempt, job_class, timeout_seconds,
+       row_number() OVER (ORDER BY admitted_at, published_at, job_id), now()
+FROM active
 WHERE claimed_at IS NULL AND published_at < now() - CAST(:older_than AS interval)
   AND EXISTS (
       SELECT 1 FROM workers
@@ -107,11 +112,11 @@ RETURNING job_id
 def admit(session: Session, admitted: Sequence[Admitted], *, epoch: int) -> list[Move]:
     """Move jobs from their lines to Celery's: reserved, numbered and put in the outbox.
 
-    Only the returned moves happened; a job cancelled meanwhile is simply missing.
+    Only the returned moves happened; a job cancelled meanwhile is simply missing. Messages leave
+    in the order of *admitted*.
     """
-    return make(
-        session, _ADMIT, admitted=json.dumps([asdict(one) for one in admitted]), epoch=epoch
-    )
+    body = json.dumps([asdict(one) | {"place": place} for place, one in enumerate(admitted)])
+    return make(session, _ADMIT, admitted=body, epoch=epoch)
 
 
 def waiting_parcels(session: Session, *, limit: int) -> list[Parcel]:

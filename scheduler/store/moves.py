@@ -13,7 +13,7 @@ from scheduler.states import CancelReason, JobStatus, Outcome, sources
 _TOLD = """,
 told AS (
     INSERT INTO job_events (job_id, owner_id, at, verb, status, attempt, data)
-    SELECT id, owner_id, now(), verb, status, attempt, data FROM moved ORDER BY id
+    SELECT id, owner_id, now(), verb, status, attempt, data FROM moved ORDER BY {order}
     RETURNING seq, job_id AS id, owner_id, at, verb, status, attempt, data
 )
 SELECT told.*, moved.job_id FROM told JOIN moved USING (id) ORDER BY told.seq
@@ -43,14 +43,14 @@ class Move:
     data: dict[str, Any] | None
 
 
-def verb(statement: str) -> TextClause:
+def verb(statement: str, *, order: str = "id") -> TextClause:
     """Make the statement of a verb out of its common table expressions.
 
     They must end in one named ``moved`` with the columns id, owner_id, job_id, verb, status,
-    attempt and data; the events are written from it. State words are parameters: ``:is_ready``
+    attempt and data; the events are written from it, by its column *order*. State words are parameters: ``:is_ready``
     is a status, ``:to_ready`` the statuses a job may become ready from.
     """
-    return text(statement.rstrip() + _TOLD)
+    return text(statement.rstrip() + _TOLD.format(order=order))
 
 
 def make(session: Session, statement: TextClause, **parameters: object) -> list[Move]:
