@@ -47,8 +47,9 @@ def verb(statement: str, *, order: str = "id") -> TextClause:
     """Make the statement of a verb out of its common table expressions.
 
     They must end in one named ``moved`` with the columns id, owner_id, job_id, verb, status,
-    attempt and data; the events are written from it, by its column *order*. State words are parameters: ``:is_ready``
-    is a status, ``:to_ready`` the statuses a job may become ready from.
+    attempt and data; an event is written for each of its rows, in the order of its column
+    *order*. State words are parameters: ``:is_ready`` is a status, ``:to_ready`` the statuses a
+    job may become ready from.
     """
     return text(statement.rstrip() + _TOLD.format(order=order))
 

@@ -1,0 +1,203 @@
+"""The scenarios, submitted over HTTP and run by real workers."""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.services import Stack, eventually
+from tests.system.client import Body, Client, at, overlap, started_order
+from tests.system.history import assert_never_above, history, reserved
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+
+def scenario(number: int) -> dict[str, Any]:
+    (path,) = SCENARIOS.glob(f"{number}-*.json")
+    return dict(json.loads(path.read_text()))
+
+
+def set_capacity(admin: Client, capacity: Mapping[str, Any]) -> None:
+    policy = admin.get("/policy")
+    answer = admin.call("PUT", "/policy", json={**policy, "capacity": capacity})
+    assert answer.status_code == 200, answer.text
+
+
+def run(admin: Client, given: Mapping[str, Any]) -> dict[str, Body]:
+    return admin.wait_for_all(admin.submit_batch(given["jobs"]))
+
+
+def statuses(jobs: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {job["status"] for job in jobs}
+
+
+def test_scenario_1_classes_start_in_order_on_one_busy_processor(
+    stack: Stack, admin: Client
+) -> None:
+    given = scenario(1)
+    set_capacity(admin, given["capacity"])
+    stack.start_worker(FAIRQ_WORKER_PROCESSES="1,1")
+    busy = admin.submit(payload={"duration_seconds": 1})
+    admin.wait_for(busy["job_id"], "running")
+
+    jobs = run(admin, given)
+
+    by_id = {job["job_id"]: job for job in jobs.values()}
+    started = [by_id[job_id]["priority"] for job_id in started_order(jobs.values())]
+    assert started == ["critical", "normal", "low"]
+    assert statuses(jobs.values()) == {"completed"}
+    assert_never_above(history(stack.database_url), **given["capacity"])
+
+
+def test_scenario_1_what_is_reserved_matches_what_runs(stack: Stack, admin: Client) -> None:
+    given = scenario(1)
+    stack.start_worker(FAIRQ_WORKER_PROCESSES="4,4")
+
+    jobs = run(admin, given)
+
+    assert statuses(jobs.values()) == {"completed"}
+    sizes = {
+        job_id: (
+            job["resource_requirements"]["cpu_units"],
+            job["resource_requirements"]["memory_mb"],
+        )
+        for job_id, job in jobs.items()
+    }
+    for moment in reserved(history(stack.database_url)):
+        assert moment.cpu_units == sum(sizes[job][0] for job in moment.jobs)
+        assert moment.memory_mb == sum(sizes[job][1] for job in moment.jobs)
+    assert moment.jobs == frozenset()
+
+
+def test_scenario_2_a_chain_runs_in_order(stack: Stack, admin: Client) -> None:
+    stack.start_worker()
+
+    jobs = run(admin, scenario(2))
+
+    chain = [jobs[name] for name in ("fetch_data_001", "process_data_001", "generate_report_001")]
+    assert statuses(chain) == {"completed"}
+    for parent, child in itertools.pairwise(chain):
+        assert at(parent, "finished_at") <= at(child, "ready_at") <= at(child, "started_at")
+    for child in chain[1:]:
+        events = admin.get(f"/jobs/{child['job_id']}/events")["events"]
+        assert [event["status"] for event in events] == [
+            "blocked",
+            "ready",
+            "queued",
+            "running",
+            "completed",
+        ]
+
+
+def test_scenario_2_descendants_of_a_failed_job_never_run(stack: Stack, admin: Client) -> None:
+    given = scenario(2)
+    given["jobs"][0] |= {
+        "type": "simulate",
+        "payload": {"fail_attempts": 99, "retryable": False},
+    }
+    stack.start_worker()
+
+    jobs = run(admin, given)
+
+    assert jobs["fetch_data_001"]["status"] == "failed"
+    for name in ("process_data_001", "generate_report_001"):
+        assert jobs[name]["status"] == "cancelled"
+        assert jobs[name]["reason"] == "dependency_failed"
+        assert jobs[name]["started_at"] is None
+        assert admin.get(f"/jobs/{name}/attempts")["attempts"] == []
+
+
+def test_scenario_3_a_graph_runs_level_by_level(stack: Stack, admin: Client) -> None:
+    given = scenario(3)
+    stack.start_worker()
+
+    jobs = run(admin, given)
+
+    assert statuses(jobs.values()) == {"completed"}
+    for one in given["jobs"]:
+        for parent in one.get("depends_on", []):
+            assert at(jobs[parent], "finished_at") <= at(jobs[one["job_id"]], "started_at")
+    assert overlap(jobs["fetch_prices"], jobs["fetch_volumes"])
+    assert overlap(jobs["trader_report"], jobs["risk_report"])
+    assert overlap(jobs["trader_report"], jobs["send_notifications"])
+    assert overlap(jobs["risk_report"], jobs["send_notifications"])
+
+
+def test_scenario_4_nothing_exceeds_the_capacity_and_light_jobs_fill_gaps(
+    stack: Stack, admin: Client
+) -> None:
+    given = scenario(4)
+    set_capacity(admin, given["capacity"])
+    stack.start_worker(FAIRQ_WORKER_PROCESSES="8,8")
+
+    jobs = run(admin, given)
+
+    assert statuses(jobs.values()) == {"completed"}
+    steps = history(stack.database_url)
+    assert_never_above(steps, **given["capacity"])
+    heavy_at_once = [sum("heavy" in job for job in moment.jobs) for moment in reserved(steps)]
+    assert max(heavy_at_once) == 2
+    heavies = [job for job in started_order(jobs.values()) if job.startswith("heavy")]
+    assert set(heavies[:2]) == {"heavy_1", "heavy_2"}
+    for third, freed in (("heavy_3", 1), ("heavy_4", 2)):
+        ends = sorted(at(jobs[name], "finished_at") for name in ("heavy_1", "heavy_2"))
+        delay = at(jobs[third], "queued_at") - ends[freed - 1]
+        assert delay.total_seconds() < 0.4, f"{third} was delayed by jobs behind it"
+
+
+def test_scenario_6_a_circle_is_named_and_nothing_is_stored(stack: Stack, admin: Client) -> None:
+    answer = admin.call("POST", "/jobs/batch", json={"jobs": scenario(6)["jobs"]})
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == "dependency_cycle"
+    assert problem["cycle"] == ["job_a", "job_c", "job_b", "job_a"]
+    assert admin.get("/jobs")["jobs"] == []
+    assert history(stack.database_url) == []
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_scenario_7_starts_follow_the_weights(stack: Stack, admin: Client, processes: int) -> None:
+    given = scenario(7)
+    for user in given["users"]:
+        admin.make_user(**user)
+    submitted = admin.submit_batch(given["jobs"])  # before there is a worker: all of it waits
+    stack.start_worker(FAIRQ_WORKER_PROCESSES=f"{processes},{processes}")
+
+    jobs = admin.wait_for_all(submitted)
+
+    assert statuses(jobs.values()) == {"completed"}
+    order = started_order(jobs.values())
+    owners = [jobs[job_id]["owner"] for job_id in order]
+    assert "bronze" in owners[:4]
+    for count in range(4, 41, 4):  # gold's 30 jobs last for 40 starts
+        assert abs(owners[:count].count("bronze") - count / 4) <= 1, owners[:count]
+    for owner in ("gold", "bronze"):
+        own = [job_id for job_id in order if jobs[job_id]["owner"] == owner]
+        in_line = [job["job_id"] for job in given["jobs"] if job["owner"] == owner]
+        places = [in_line.index(job_id) for job_id in own]
+        # Several processes claim at the same moment; beyond that nobody passes a job of their own.
+        assert all(abs(place - turn) < processes for turn, place in enumerate(places))
+
+
+def test_scenario_7_more_processors_shorten_the_run_in_proportion(
+    stack: Stack, admin: Client
+) -> None:
+    given = scenario(7)
+    for user in given["users"]:
+        admin.make_user(**user)
+    spans = {}
+    for processes in (2, 4):
+        stack.start_worker(f"w{processes}", FAIRQ_WORKER_PROCESSES=f"{processes},{processes}")
+        eventually(lambda: len(admin.get("/workers")["workers"]) >= 1)
+        jobs = [{**job, "job_id": f"{job['job_id']}_{processes}"} for job in given["jobs"]]
+        done = admin.wait_for_all(admin.submit_batch(jobs)).values()
+        spans[processes] = max(at(job, "finished_at") for job in done) - min(
+            at(job, "started_at") for job in done
+        )
+        assert stack.stop(f"w{processes}") == 0
+    assert 1.5 < spans[2] / spans[4] < 2.5
