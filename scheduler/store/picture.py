@@ -27,10 +27,10 @@ from scheduler.store.leader import Memory
 from scheduler.store.moves import fetch, run
 from scheduler.store.policy import current_policy
 
-FRONT = 2_000
+FRONT = 1_000
 """About how many waiting jobs one pass looks at, over all owners."""
 
-SHORTEST_WINDOW, LONGEST_WINDOW = 8, 200
+SHORTEST_WINDOW, LONGEST_WINDOW = 8, 100
 """Bounds of how many jobs of one owner's line are looked at."""
 
 # Owners are found by skipping from one to the next in the key, not by reading every waiting job.
