@@ -112,7 +112,7 @@ class Round:
     def _serve(self, reservation: Reservation) -> None:
         line = self.lines.get(reservation.owner_id)
         turn = line.find(reservation.job_id, self.express_load) if line else None
-        if turn is None or self._refusal(turn.job) is not None:
+        if turn is None or self._refusal(turn.job, amount(turn.job)) is not None:
             return
         if self._rooms.machine.fits(amount(turn.job)):
             self._admit(turn, Grounds.RESERVED)
@@ -122,7 +122,8 @@ class Round:
         self._hold(turn, Hold(HoldCode.RESOURCES, need=turn.job.need))
 
     def _take(self, turn: Turn) -> None:
-        hold = self._refusal(turn.job) or self._lack(turn)
+        need = amount(turn.job)
+        hold = self._refusal(turn.job, need) or self._lack(turn, need)
         if hold is None:
             self._admit(turn, self._grounds(turn))
             return
@@ -131,19 +132,18 @@ class Round:
             behind = replace(hold, behind_first=True)
             self._holds.update((job.id, behind) for job in turn.line.close())
 
-    def _refusal(self, job: Candidate) -> Hold | None:
+    def _refusal(self, job: Candidate, need: Amount) -> Hold | None:
         if self._capacity is None:
             return Hold(HoldCode.NO_WORKER, need=job.need, available=NOTHING)
-        return self._rooms.refusal(job)
+        return self._rooms.refusal(job, need)
 
     def _others_wait_behind(self, turn: Turn) -> bool:
         waited = self._now - turn.job.waiting_since
         is_first = turn.job is turn.line.head
         return is_first and waited >= CAPPED_PATIENCE and self._rooms.ever_allows(turn.job)
 
-    def _lack(self, turn: Turn) -> Hold | None:
+    def _lack(self, turn: Turn, need: Amount) -> Hold | None:
         """Return why there is no room for the job whose turn it is, or None if there is."""
-        need = amount(turn.job)
         if not self._rooms.machine.fits(need):
             if self.first_lacking is None:
                 self.first_lacking = turn.job.id

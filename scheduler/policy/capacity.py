@@ -97,9 +97,8 @@ class Rooms:
         if job.job_type in self._types:
             self._types[job.job_type].take(need)
 
-    def refusal(self, job: Candidate) -> Hold | None:
+    def refusal(self, job: Candidate, need: Amount) -> Hold | None:
         """Return the cap that keeps *job* from being admitted, or None."""
-        need = amount(job)
         of_type = self._types.get(job.job_type)
         if of_type is not None and of_type.slots < 1:
             limit = self._type_caps[job.job_type]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import fsum
 
-from scheduler.policy.capacity import Rooms, amount, room_of
+from scheduler.policy.capacity import Room, Rooms, amount, room_of
 from scheduler.policy.meters import advance, effective_weight, rank, weight_of
 from scheduler.policy.ordering import Line, Meters, Terms, standing
 from scheduler.policy.parameters import EXPRESS_REFILL
@@ -64,18 +64,20 @@ def stored(account: Account, line: Line | None) -> Account:
 
 
 def _apart(snapshot: Snapshot) -> dict[int, Hold]:
-    holds = ((job.id, _bar(job, snapshot.limits)) for job in snapshot.candidates)
+    capacity = snapshot.limits.capacity
+    machine = None if capacity is None else room_of(capacity)
+    holds = ((job.id, _bar(job, snapshot.limits, machine)) for job in snapshot.candidates)
     return {job_id: hold for job_id, hold in holds if hold is not None}
 
 
-def _bar(job: Candidate, limits: Limits) -> Hold | None:
+def _bar(job: Candidate, limits: Limits, machine: Room | None) -> Hold | None:
     """Tell what keeps a job from running whoever's turn it is."""
     if job.job_class in limits.paused_classes:
         return Hold(HoldCode.PAUSED, what=job.job_class)
     if job.job_type in limits.paused_types:
         return Hold(HoldCode.PAUSED, what=job.job_type)
-    if limits.capacity is not None and not room_of(limits.capacity).fits(amount(job)):
-        return Hold(HoldCode.NO_WORKER, need=job.need, available=limits.capacity)
+    if machine is not None and not machine.fits(amount(job)):
+        return Hold(HoldCode.NO_WORKER, need=job.need, available=machine.free())
     return None
 
 
@@ -113,8 +115,12 @@ def _able(
         owner
         for owner, jobs in waiting.items()
         if snapshot.accounts[owner].tag is not None
-        and rooms.refusal(min(jobs, key=standing)) is None
+        and _is_under_no_cap(min(jobs, key=standing), rooms)
     )
+
+
+def _is_under_no_cap(job: Candidate, rooms: Rooms) -> bool:
+    return rooms.refusal(job, amount(job)) is None
 
 
 def _received(account: Account, outstanding: _Outstanding) -> float:

@@ -120,6 +120,12 @@ class _Place(IntEnum):
     DEFERRED = 3
 
 
+_PLACE = {
+    JobClass.CRITICAL: _Place.CRITICAL,
+    JobClass.HIGH: _Place.HIGH,
+    JobClass.NORMAL: _Place.PLAIN,
+    JobClass.LOW: _Place.DEFERRED,  # until it is older than a fresh normal job counts as
+}
 _EXPRESS = ((_Place.CRITICAL, JobClass.CRITICAL), (_Place.HIGH, JobClass.HIGH))
 
 
@@ -144,10 +150,7 @@ class Line:
     @property
     def head(self) -> Candidate | None:
         """The first job in line, or None when all are admitted."""
-        jobs, admitted = self._jobs, self._admitted
-        while self._first < len(jobs) and jobs[self._first].id in admitted:
-            self._first += 1
-        return jobs[self._first] if self._first < len(jobs) else None
+        return self._jobs[self._first] if self._first < len(self._jobs) else None
 
     @property
     def series(self) -> list[Series]:
@@ -156,12 +159,13 @@ class Line:
 
     def best(self, express_load: float) -> Turn | None:
         """The job of this line that goes first, or None when none is left to look at."""
-        turns = [
-            Turn(self._key(place, heap[0], express_load), self, heap[0][1])
-            for place, heap in enumerate(self._heaps)
-            if heap
-        ]
-        return min(turns) if len(turns) > 1 else turns[0] if turns else None
+        first: Turn | None = None
+        for place, heap in enumerate(self._heaps):
+            if heap:
+                key = self._key(place, heap[0], express_load)
+                if first is None or key < first.key:
+                    first = Turn(key, self, heap[0][1])
+        return first
 
     def find(self, job_id: int, express_load: float) -> Turn | None:
         """The turn of the series that holds a job, out of order."""
@@ -176,6 +180,7 @@ class Line:
         self._withdraw(turn)
         self._charge(turn, cost / self.meters.weight)
         self._admitted.add(turn.series.popleft().id)
+        self._find_head()
         self._offer(turn.series)
 
     def set_aside(self, turn: Turn) -> None:
@@ -195,6 +200,11 @@ class Line:
             heap.clear()
         for series in self._all_series:
             self._offer(series)
+
+    def _find_head(self) -> None:
+        jobs, admitted = self._jobs, self._admitted
+        while self._first < len(jobs) and jobs[self._first].id in admitted:
+            self._first += 1
 
     def _charge(self, turn: Turn, charge: float) -> None:
         meters = self.meters
@@ -218,17 +228,16 @@ class Line:
             heapify(heap)
 
     def _place(self, job: Candidate) -> _Place:
-        for place, job_class in _EXPRESS:
-            if job.job_class is job_class:
-                return place
-        is_fresh = job.rank > self._terms.deferred_from
-        return _Place.DEFERRED if is_fresh and job.job_class is JobClass.LOW else _Place.PLAIN
+        place = _PLACE[job.job_class]
+        if place is _Place.DEFERRED and job.rank <= self._terms.deferred_from:
+            return _Place.PLAIN
+        return place
 
     def _key(self, place: int, entry: tuple[Standing, Series], express_load: float) -> Key:
         if place < _Place.PLAIN and self._is_express(place, express_load):
             return (place, self._express_place(), *entry[0])
         meters = self.meters
-        tag = meters.tag if entry[1][0] is self.head else meters.meter
+        tag = meters.tag if entry[1][0] is self._jobs[self._first] else meters.meter
         deference = self._deference if place == _Place.DEFERRED else 0.0
         return (Lane.ORDINARY, tag + meters.excess + deference, *entry[0])
 

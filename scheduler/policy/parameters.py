@@ -86,5 +86,11 @@ EXPECTED_LEAST = timedelta(milliseconds=10)
 FORECAST_ADMISSIONS = 200
 """How many admissions a forecast plays through; beyond them it goes on at their rate."""
 
+FORECAST_WINDOW = 24
+"""How many of the next jobs are in view at each moment of a forecast, beside as many as run."""
+
+FORECAST_GRAIN = 0.1
+"""The part of the running jobs a forecast lets end at once: ranges need no finer instants."""
+
 FORECAST_SPREAD = 3
 """The late end of an estimate over its early end, as experience with such forecasts supports."""
