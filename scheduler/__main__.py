@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from datetime import timedelta
 
 from celery import Celery
 
@@ -17,7 +18,7 @@ from scheduler.log import configure_logging
 from scheduler.service import Scheduler
 from scheduler.settings import Settings
 
-_SESSION_LIMITS = "-c timezone=UTC -c idle_in_transaction_session_timeout=3000"
+FROZEN_TURN = timedelta(seconds=3)
 """A leader that is frozen inside a turn must not keep its successor waiting at the fence."""
 
 
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(settings: Settings) -> None:
     configure_logging(settings.log_level)
-    engine = make_engine(settings, pool_size=4, session_options=_SESSION_LIMITS)
+    engine = make_engine(settings, pool_size=4, idle_in_transaction_timeout=FROZEN_TURN)
     app = Celery()
     app.config_from_object("celeryconfig")
     scheduler = Scheduler(

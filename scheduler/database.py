@@ -12,21 +12,33 @@ from scheduler.settings import Settings
 CONNECT_TIMEOUT_SECONDS = 5
 
 
+_UNBOUNDED = timedelta(0)
+
+
 def make_engine(
-    settings: Settings, *, statement_timeout: timedelta = timedelta(0), **pool_options: Any
+    settings: Settings,
+    *,
+    statement_timeout: timedelta = _UNBOUNDED,
+    idle_in_transaction_timeout: timedelta = _UNBOUNDED,
+    **pool_options: Any,
 ) -> Engine:
     """Return an engine that connects when first used and speaks UTC.
 
-    A statement that runs longer than *statement_timeout* fails; zero lets it run.
+    A statement that runs longer than *statement_timeout* fails; a transaction that does nothing
+    for longer than *idle_in_transaction_timeout* is ended. Zero sets no bound.
     """
-    milliseconds = statement_timeout // timedelta(milliseconds=1)
+    session = {
+        "timezone": "UTC",
+        "statement_timeout": _milliseconds(statement_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(idle_in_transaction_timeout),
+    }
     return create_engine(
         settings.database_url,
         pool_pre_ping=True,
         json_serializer=_strict_json,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "options": f"-c timezone=UTC -c statement_timeout={milliseconds}",
+            "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
             "application_name": "fairq",
         },
         **pool_options,
@@ -41,6 +53,10 @@ def open_redis(settings: Settings, **options: Any) -> Redis:
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         **options,
     )
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
 
 
 def _strict_json(value: object) -> str:
