@@ -1,6 +1,7 @@
 """How a process reaches Postgres and Redis."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 from redis import Redis
@@ -10,26 +11,34 @@ from scheduler.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
 
-_SESSION_OPTIONS = "-c timezone=UTC"
-
 
 _UNBOUNDED = timedelta(0)
 
 
 def make_engine(
-    settings: Settings, *, session_options: str = _SESSION_OPTIONS, **pool_options: Any
+    settings: Settings,
+    *,
+    statement_timeout: timedelta = _UNBOUNDED,
+    idle_in_transaction_timeout: timedelta = _UNBOUNDED,
+    **pool_options: Any,
 ) -> Engine:
     """Return an engine that connects when first used and speaks UTC.
 
-    *session_options* are what Postgres is told at every connection, ``-c name=value`` each.
+    A statement that runs longer than *statement_timeout* fails; a transaction that does nothing
+    for longer than *idle_in_transaction_timeout* is ended. Zero sets no bound.
     """
+    session = {
+        "timezone": "UTC",
+        "statement_timeout": _milliseconds(statement_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(idle_in_transaction_timeout),
+    }
     return create_engine(
         settings.database_url,
         pool_pre_ping=True,
         json_serializer=_strict_json,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "options": session_options,
+            "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
             "application_name": "fairq",
         },
         **pool_options,
