@@ -87,9 +87,14 @@ class BacklogFull(SubmissionRefused):
 
 
 class JobIdConflict(SubmissionRefused):
-    """A job of this owner has the same id and other content."""
+    """A job of this owner has the same id or key and other content; *job_id* names it."""
 
     code = "job_id_conflict"
+
+    def __init__(self, job_id: str, *, path: str = "") -> None:
+        message = f"job {job_id!r} exists with other content; nothing was changed"
+        super().__init__(message, path=path)
+        self.job_id = job_id
 
 
 class JobNotFound(FairqError):

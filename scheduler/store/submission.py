@@ -335,10 +335,7 @@ class _Intake:
                 continue
             known = by_name.get(name) or by_key[one.idempotency_key]
             if bytes(known.content_hash) != self._hashes[place]:
-                raise JobIdConflict(
-                    f"job {known.job_id!r} exists with other content; nothing was changed",
-                    path=self._path(place, "job_id"),
-                )
+                raise JobIdConflict(known.job_id, path=self._path(place, "job_id"))
             ids.append(known.id)
         return ids
 
