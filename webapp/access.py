@@ -1,0 +1,233 @@
+"""Who is asking, and what they may see and do."""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, cast
+
+from flask import Flask, g, request, session
+from flask_limiter.util import get_remote_address
+from flask_login import UserMixin, current_user, login_user
+from limits import parse
+from sqlalchemy import ColumnElement, Select, and_, false, func, select, true, update
+
+from scheduler import clock
+from scheduler.errors import JobNotFound
+from scheduler.models import Job, Token, User
+from scheduler.states import Role, Scope
+from webapp.errors import Problem, unauthenticated
+from webapp.extensions import db, limiter, login
+from webapp.passwords import verify_password
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+TOKEN_PREFIX = "fq_"  # noqa: S105 - what secrets begin with, so that scanners find leaked ones
+TOKEN_USE_NOTED_EVERY = timedelta(minutes=1)
+"""How exact ``last_used_at`` is; noting every use would make every read a write."""
+
+SIGN_INS_PER_NAME = "10 per minute"
+SIGN_INS_PER_ADDRESS = "100 per minute"
+
+_RANKS = {role: rank for rank, role in enumerate(Role)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Account(UserMixin):  # type: ignore[misc]  # Flask-Login ships no annotations
+    """Somebody who is signed in, by session, token or password."""
+
+    id: int
+    username: str
+    role: Role
+    session_version: int
+    scopes: frozenset[Scope] = frozenset(Scope)
+    by_session: bool = False
+    until: datetime | None = None  # when the token used for this request ends
+
+    def get_id(self) -> str:
+        """Return what the session keeps; another password makes it worthless."""
+        return f"{self.id}.{self.session_version}"
+
+    def has_role(self, role: Role) -> bool:
+        """Tell whether this account may do what *role* may."""
+        return _RANKS[self.role] >= _RANKS[role]
+
+    @property
+    def sees_everybody(self) -> bool:
+        """Whether other people's jobs are visible."""
+        return self.has_role(Role.OPERATOR)
+
+
+def init_app(app: Flask) -> None:
+    """Let sessions of *app* find their accounts."""
+    login.init_app(app)
+    login.user_loader(_account_of_session)
+
+
+def caller() -> Account | None:
+    """Return who makes this request, or None. Credentials in a header win over a session.
+
+    Raises a 401 problem for a header that proves nothing.
+    """
+    if "caller" not in g:
+        g.caller = _by_header() if "Authorization" in request.headers else _by_session()
+    found: Account | None = g.caller
+    return found
+
+
+def require(scope: Scope | None = None, role: Role = Role.VIEWER) -> Account:
+    """Return the caller. Raises 401 without one, 403 if role or scope do not suffice."""
+    account = caller()
+    if account is None:
+        raise unauthenticated("This needs a signed-in session or a token.")
+    if not account.has_role(role):
+        raise Problem("forbidden", f"This needs the role {role}; yours is {account.role}.")
+    if scope is not None and scope not in account.scopes:
+        raise Problem("insufficient_scope", f"This needs a token with the scope {scope}.")
+    return account
+
+
+def check_password(username: str, password: str) -> Account | None:
+    """Return the account if the password is right and the account active.
+
+    Views that call this are decorated with ``limit_sign_in``.
+    """
+    user = db.session.scalar(select(User).where(func.lower(User.username) == username.lower()))
+    # The connection is not held while the password is checked.
+    known = None if user is None else (user.password_hash, user.active, account_of(user))
+    db.session.rollback()
+    if not verify_password(known and known[0], password) or known is None or not known[1]:
+        return None
+    _forgive_sign_ins()
+    return known[2]
+
+
+def open_session(account: Account) -> None:
+    """Sign *account* in. Nothing of an earlier session is kept, least of all its CSRF token."""
+    session.clear()
+    session.permanent = True
+    login_user(account)
+
+
+def limit_sign_in(view: View) -> View:
+    """Limit how often passwords are tried, per name and address, and per address."""
+    by_name = limiter.shared_limit(SIGN_INS_PER_NAME, "sign-in-name", key_func=_name_and_address)
+    by_address = limiter.shared_limit(SIGN_INS_PER_ADDRESS, "sign-in-address")
+    return cast("View", by_name(by_address(view)))
+
+
+def new_secret() -> str:
+    """Make the secret of a token."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_secret(secret: str) -> bytes:
+    """Return what is stored of a token's secret; it is random, so a plain digest suffices."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def visible_jobs(account: Account, owner: str | None = None) -> ColumnElement[bool]:
+    """Return the condition on ``jobs`` that every read starts from; *owner* narrows it."""
+    if account.sees_everybody:
+        return true() if owner is None else Job.owner_id == _id_of(owner)
+    mine = Job.owner_id == account.id
+    return mine if owner in {None, account.username} else and_(mine, false())
+
+
+def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
+    """Return a job the caller may see. Raises JobNotFound, also for one they may not see.
+
+    An operator who names no owner gets their own job of this id before anybody else's; where
+    only others have it, and more than one, a 409 asks for the owner.
+    """
+    found = db.session.scalars(_by_job_id(account, job_id, owner)).all()
+    if not found:
+        raise JobNotFound(job_id)
+    if len(found) > 1 and found[0].owner_id != account.id:
+        raise Problem(
+            "ambiguous_job_id", "Several users have a job with this id; say whose with ?owner=."
+        )
+    return found[0]
+
+
+def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:
+    return (
+        select(Job)
+        .where(visible_jobs(account, owner), Job.job_id == job_id)
+        .order_by((Job.owner_id == account.id).desc(), Job.id)
+        .limit(2)
+    )
+
+
+def _id_of(username: str) -> Any:
+    return select(User.id).where(func.lower(User.username) == username.lower()).scalar_subquery()
+
+
+def account_of(user: User, **more: Any) -> Account:
+    """Return who *user* is to the rest of the application."""
+    return Account(user.id, user.username, Role(user.role), user.session_version, **more)
+
+
+def _account_of_session(kept: str) -> Account | None:
+    number, _, version = kept.partition(".")
+    if not (number.isdecimal() and version.isdecimal()):
+        return None
+    user = db.session.get(User, int(number))
+    if user is None or not user.active or user.session_version != int(version):
+        return None
+    return account_of(user, by_session=True)
+
+
+def _by_session() -> Account | None:
+    return current_user._get_current_object() if current_user.is_authenticated else None  # noqa: SLF001 - Werkzeug's name for the object behind the proxy
+
+
+def _by_header() -> Account:
+    credentials = request.authorization
+    if credentials is None or credentials.type != "bearer" or not credentials.token:
+        raise unauthenticated("The Authorization header must be: Bearer <token>.")
+    return _by_token(credentials.token, clock.now())
+
+
+def _by_token(secret: str, now: datetime) -> Account:
+    found = db.session.execute(
+        select(Token, User)
+        .join(User, User.id == Token.user_id)
+        .where(Token.secret_hash == hash_secret(secret))
+    ).first()
+    if found is None or not found.User.active or _is_over(found.Token, now):
+        raise unauthenticated("The token is unknown, expired or revoked.")
+    _note_use(found.Token, now)
+    scopes = frozenset(Scope(word) for word in found.Token.scopes)
+    return account_of(found.User, scopes=scopes, until=found.Token.expires_at)
+
+
+def _is_over(token: Token, now: datetime) -> bool:
+    return token.expires_at is not None and token.expires_at <= now
+
+
+def _note_use(token: Token, now: datetime) -> None:
+    stale = now - TOKEN_USE_NOTED_EVERY
+    if token.last_used_at is not None and token.last_used_at > stale:
+        return
+    db.session.execute(
+        update(Token)
+        .where(Token.id == token.id, (Token.last_used_at.is_(None)) | (Token.last_used_at <= stale))
+        .values(last_used_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    db.session.commit()
+
+
+def _name_and_address() -> str:
+    basic = request.authorization
+    name = basic.username if basic and basic.username else request.form.get("username", "")
+    return f"{get_remote_address()} {name.lower()}"
+
+
+def _forgive_sign_ins() -> None:
+    """Let a right password clear the attempts made for its name from its address."""
+    for used in limiter.current_limits:
+        if used.limit == parse(SIGN_INS_PER_NAME):
+            limiter.limiter.clear(used.limit, *used.request_args)

@@ -1,0 +1,108 @@
+"""Making and changing accounts and groups: the JSON routes and the command line share this.
+
+Functions take the caller's session and do not commit.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from scheduler.models import Group, User
+from scheduler.states import Role
+from webapp.errors import FieldError, Problem
+from webapp.passwords import hash_password
+
+
+def find_user(session: Session, username: str) -> User | None:
+    """Return an account by its name, however it is capitalised."""
+    wanted = func.lower(User.username) == username.lower()
+    return session.scalar(select(User).where(wanted))
+
+
+def add_user(
+    session: Session,
+    username: str,
+    password: str,
+    *,
+    now: datetime,
+    role: Role = Role.USER,
+    **columns: Any,
+) -> User:
+    """Add an account. Raises a problem if the name is taken."""
+    user = User(
+        username=username,
+        password_hash=hash_password(password),
+        role=role,
+        created_at=now,
+        **columns,
+    )
+    _insert(session, user, f"There is a user {username!r} already.")
+    return user
+
+
+def add_group(session: Session, name: str, *, now: datetime, **columns: Any) -> Group:
+    """Add a group. Raises a problem if the name is taken."""
+    group = Group(name=name, created_at=now, **columns)
+    _insert(session, group, f"There is a group {name!r} already.")
+    return group
+
+
+def change_user(session: Session, user: User, changes: Mapping[str, Any]) -> None:
+    """Apply *changes*, columns by name and ``password``.
+
+    A new password ends every session. Raises a problem rather than leave nobody to administer.
+    """
+    columns = dict(changes)
+    password = columns.pop("password", None)
+    if password is not None:
+        user.password_hash = hash_password(password)
+        user.session_version += 1
+    if user.role == Role.ADMIN and _resigns(columns):
+        _check_another_admin(session, user)
+    for column, value in columns.items():
+        setattr(user, column, value)
+    session.flush()
+
+
+def group_id(session: Session, name: str | None) -> int | None:
+    """Return the id of a group by name, None for None. Raises a problem for an unknown one."""
+    if name is None:
+        return None
+    found = session.scalar(select(Group.id).where(Group.name == name))
+    if found is None:
+        message = f"there is no group {name!r}"
+        raise Problem("unknown_group", f"group: {message}.", (FieldError("group", message),))
+    return found
+
+
+def caps_to_columns(caps: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of limits given by their short names."""
+    return {f"cap_{name}": value for name, value in caps.items()}
+
+
+def _insert(session: Session, row: User | Group, taken: str) -> None:
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError as error:
+        raise Problem("name_taken", taken) from error
+
+
+def _resigns(columns: Mapping[str, Any]) -> bool:
+    return columns.get("role", Role.ADMIN) != Role.ADMIN or columns.get("active") is False
+
+
+def _check_another_admin(session: Session, user: User) -> None:
+    # Locked, so that two administrators cannot both leave at the same moment.
+    admins = session.scalars(
+        select(User.id)
+        .where(User.role == Role.ADMIN, User.active)
+        .order_by(User.id)
+        .with_for_update()
+    ).all()
+    if set(admins) <= {user.id}:
+        raise Problem("last_admin", f"{user.username!r} is the last active administrator.")

@@ -1,0 +1,237 @@
+"""Submitting, listing, reading and cancelling jobs."""
+
+from typing import Any
+
+from flask import Response, url_for
+from flask.typing import ResponseReturnValue
+
+from scheduler import clock
+from scheduler.models import Job
+from scheduler.states import JobClass, JobStatus, Role, Scope, is_final
+from scheduler.store.cancellation import cancel
+from webapp import access, queries, serialise
+from webapp.answers import answer
+from webapp.endpoints import Resource
+from webapp.errors import Problem, prefers_html
+from webapp.extensions import db
+from webapp.schemas import (
+    AttemptList,
+    BatchAnswer,
+    BatchRequest,
+    EventList,
+    JobAnswer,
+    JobList,
+    JobRequest,
+    JobsQuery,
+    LogList,
+    OwnerPage,
+    OwnerQuery,
+)
+from webapp.services import services
+from webapp.submitting import Intake, finish, take_in
+from webapp.views.jobs import job_page
+
+BATCH_BODY_LIMIT = 32 * 1024 * 1024
+
+_REFUSALS = (
+    "unknown_type",
+    "unknown_dependency",
+    "dependency_cycle",
+    "never_fits",
+    "unknown_owner",
+    "job_id_conflict",
+    "backlog_full",
+)
+
+bp = Resource("api_jobs", __name__)
+
+
+@bp.route_of(
+    "POST",
+    "/jobs",
+    summary="Submit a job",
+    scope=Scope.SUBMIT,
+    role=Role.USER,
+    body=JobRequest,
+    answers={201: JobAnswer, 200: JobAnswer},
+    refuses=_REFUSALS,
+    headers=("Idempotency-Key",),
+)
+def submit_job(body: JobRequest) -> Response:
+    """201 with the new job, or 200 with the one that is there and has the same content."""
+    intake = take_in(access.require(), [body], batch=False)
+    job = _submitted_to_json(intake)[0]
+    finish(intake.moves)
+    response = answer(job, 200 if job["duplicate"] else 201)
+    response.headers["Location"] = url_for("api_jobs.read_job", job_id=job["job_id"])
+    return response
+
+
+@bp.route_of(
+    "POST",
+    "/jobs/batch",
+    summary="Submit up to 10,000 jobs, all or none",
+    scope=Scope.SUBMIT,
+    role=Role.USER,
+    body=BatchRequest,
+    answers={201: BatchAnswer, 200: BatchAnswer},
+    refuses=_REFUSALS,
+    headers=("Idempotency-Key",),
+    body_limit=BATCH_BODY_LIMIT,
+)
+def submit_batch(body: BatchRequest) -> Response:
+    """Jobs of a batch may wait for one another in any order. 200 if all of them were there."""
+    intake = take_in(access.require(), body.jobs, batch=True)
+    answered = {
+        "jobs": _submitted_to_json(intake),
+        "created": intake.created,
+        "duplicates": len(intake.jobs) - intake.created,
+    }
+    finish(intake.moves)
+    return answer(answered, 201 if intake.created else 200)
+
+
+@bp.route_of(
+    "GET",
+    "/jobs",
+    summary="List jobs",
+    scope=Scope.READ,
+    query=JobsQuery,
+    answers={200: JobList},
+    refuses=("invalid_cursor",),
+)
+def list_jobs(query: JobsQuery) -> Response:
+    """Own jobs, or everybody's for operators, newest first unless asked otherwise."""
+    session = db.session()
+    page = queries.list_jobs(
+        session,
+        services().redis,
+        access.visible_jobs(access.require(), query.owner),
+        _filter(query),
+        limit=query.limit,
+        cursor=query.cursor,
+        oldest_first=query.sort == "oldest",
+    )
+    return answer({"jobs": _to_json(page.jobs), "next_cursor": page.next_cursor})
+
+
+@bp.route_of(
+    "GET",
+    "/jobs/<job_id:job_id>",
+    summary="Read a job",
+    scope=Scope.READ,
+    answers={200: JobAnswer},
+    query=OwnerQuery,
+    refuses=("ambiguous_job_id",),
+)
+def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
+    """One job with everything known about it; browsers get its page."""
+    job = access.find_job(access.require(), job_id, query.owner)
+    if prefers_html():
+        return job_page(job)
+    return answer(_one(job))
+
+
+@bp.route_of(
+    "PATCH",
+    "/jobs/<job_id:job_id>/cancel",
+    summary="Cancel a job",
+    scope=Scope.SUBMIT,
+    role=Role.USER,
+    answers={200: JobAnswer},
+    query=OwnerQuery,
+    refuses=("not_cancellable", "ambiguous_job_id"),
+)
+def cancel_job(job_id: str, query: OwnerQuery) -> Response:
+    """A waiting job is cancelled at once, a running one as soon as it has stopped."""
+    session = db.session()
+    job = access.find_job(access.require(), job_id, query.owner)
+    moves = cancel(session, job.id)
+    session.refresh(job)
+    if not moves and is_final(JobStatus(job.status)):
+        raise Problem("not_cancellable", f"The job is {job.status}.")
+    answered = _one(job)
+    finish(moves)
+    return answer(answered)
+
+
+@bp.route_of(
+    "GET",
+    "/jobs/<job_id:job_id>/logs",
+    summary="Read what a job wrote",
+    scope=Scope.READ,
+    answers={200: LogList},
+    query=OwnerPage,
+    refuses=("invalid_cursor", "ambiguous_job_id"),
+)
+def read_logs(job_id: str, query: OwnerPage) -> Response:
+    """Lines of all attempts, oldest first."""
+    job = access.find_job(access.require(), job_id, query.owner)
+    lines, cursor = queries.logs(db.session(), job, limit=query.limit, cursor=query.cursor)
+    logs = [serialise.log_to_json(line) for line in lines]
+    return answer({"logs": logs, "next_cursor": cursor})
+
+
+@bp.route_of(
+    "GET",
+    "/jobs/<job_id:job_id>/attempts",
+    summary="Read every attempt at a job",
+    scope=Scope.READ,
+    answers={200: AttemptList},
+    query=OwnerQuery,
+    refuses=("ambiguous_job_id",),
+)
+def read_attempts(job_id: str, query: OwnerQuery) -> Response:
+    """First to last, each with its own error."""
+    job = access.find_job(access.require(), job_id, query.owner)
+    tries = queries.attempts(db.session(), job)
+    return answer({"attempts": [serialise.attempt_to_json(one) for one in tries]})
+
+
+@bp.route_of(
+    "GET",
+    "/jobs/<job_id:job_id>/events",
+    summary="Read the history of a job",
+    scope=Scope.READ,
+    answers={200: EventList},
+    query=OwnerPage,
+    refuses=("invalid_cursor", "ambiguous_job_id"),
+)
+def read_events(job_id: str, query: OwnerPage) -> Response:
+    """Every move of the job, oldest first."""
+    job = access.find_job(access.require(), job_id, query.owner)
+    moves, cursor = queries.events(db.session(), job, limit=query.limit, cursor=query.cursor)
+    events = [serialise.event_to_json(move) for move in moves]
+    return answer({"events": events, "next_cursor": cursor})
+
+
+def _one(job: Job) -> dict[str, Any]:
+    session = db.session()
+    return _to_json([queries.one_job(session, services().redis, job)])[0]
+
+
+def _to_json(views: Any) -> list[dict[str, Any]]:
+    now = clock.now()
+    unexplained = any(view.is_ready and view.standing is None for view in views)
+    has_worker = not unexplained or queries.has_live_worker(db.session())
+    return [serialise.job_to_json(view, now=now, has_worker=has_worker) for view in views]
+
+
+def _submitted_to_json(intake: Intake) -> list[dict[str, Any]]:
+    jobs = _to_json(intake.jobs)
+    for job, view in zip(jobs, intake.jobs, strict=True):
+        job["duplicate"] = view.job.id in intake.duplicates
+    return jobs
+
+
+def _filter(query: JobsQuery) -> queries.Filter:
+    return queries.Filter(
+        statuses=query.statuses(),
+        types=query.type,
+        classes={JobClass(word) for word in query.priority if word in set(JobClass)},
+        levels={int(word) for word in query.priority if word.isdecimal()},
+        tags=query.tag,
+        text=query.q,
+        created_after=query.created_after,
+        created_before=query.created_before,
+    )

@@ -1,0 +1,208 @@
+"""Accounts and groups."""
+
+from typing import Any
+
+from flask import Response
+from pydantic import BaseModel
+from sqlalchemy import func, select
+
+from scheduler import clock
+from scheduler.models import Group, Job, User
+from scheduler.states import Role, Scope
+from webapp import access, accounts, queries
+from webapp.answers import answer, utc
+from webapp.endpoints import Resource
+from webapp.errors import not_found
+from webapp.extensions import db
+from webapp.schemas import (
+    GroupAnswer,
+    GroupList,
+    GroupPatch,
+    GroupRequest,
+    Me,
+    UserAnswer,
+    UserList,
+    UserPatch,
+    UserRequest,
+)
+
+bp = Resource("api_people", __name__)
+
+
+@bp.route_of("GET", "/me", summary="Read your account", scope=Scope.READ, answers={200: Me})
+def read_me() -> Response:
+    """Who you are here, your limits, and how much of your backlog is used."""
+    account = access.require()
+    session = db.session()
+    user = session.get_one(User, account.id)
+    group = None if user.group_id is None else session.get_one(Group, user.group_id).name
+    unfinished = sum(queries.count_by_status(session, Job.owner_id == account.id).values())
+    about = {"scopes": sorted(account.scopes), "unfinished_jobs": unfinished}
+    return answer(_user_to_json(user, group) | about)
+
+
+@bp.route_of(
+    "GET",
+    "/users",
+    summary="List accounts",
+    scope=Scope.ADMIN,
+    role=Role.ADMIN,
+    answers={200: UserList},
+)
+def list_users() -> Response:
+    """Every account, by name."""
+    found = queries.users(db.session())
+    return answer({"users": [_user_to_json(user, group) for user, group in found]})
+
+
+@bp.route_of(
+    "POST",
+    "/users",
+    summary="Make an account",
+    scope=Scope.ADMIN,
+    role=Role.ADMIN,
+    body=UserRequest,
+    answers={201: UserAnswer},
+    refuses=("name_taken", "unknown_group"),
+)
+def make_user(body: UserRequest) -> Response:
+    """Names are unique however they are capitalised."""
+    session = db.session()
+    columns = _columns(body) | {"active": body.active, "weight": body.weight}
+    columns["group_id"] = accounts.group_id(session, body.group)
+    for own in ("username", "password", "role"):
+        columns.pop(own, None)
+    user = accounts.add_user(
+        session, body.username, body.password, now=clock.now(), role=body.role, **columns
+    )
+    session.refresh(user)
+    answered = _user_to_json(user, body.group)
+    session.commit()
+    return answer(answered, 201)
+
+
+@bp.route_of(
+    "PATCH",
+    "/users/<username>",
+    summary="Change an account",
+    scope=Scope.ADMIN,
+    role=Role.ADMIN,
+    body=UserPatch,
+    answers={200: UserAnswer},
+    refuses=("last_admin", "unknown_group"),
+)
+def change_user(username: str, body: UserPatch) -> Response:
+    """A new password ends every session of the account; an inactive one is refused everywhere."""
+    session = db.session()
+    user = accounts.find_user(session, username)
+    if user is None:
+        raise not_found()
+    columns = _columns(body)
+    if "group" in body.model_fields_set:
+        columns["group_id"] = accounts.group_id(session, body.group)
+    accounts.change_user(session, user, columns)
+    session.refresh(user)
+    group = None if user.group_id is None else session.get_one(Group, user.group_id).name
+    answered = _user_to_json(user, group)
+    session.commit()
+    return answer(answered)
+
+
+@bp.route_of(
+    "GET",
+    "/groups",
+    summary="List groups",
+    scope=Scope.ADMIN,
+    role=Role.ADMIN,
+    answers={200: GroupList},
+)
+def list_groups() -> Response:
+    """Every group with its members."""
+    found = queries.groups(db.session())
+    return answer({"groups": [_group_to_json(group, members) for group, members in found]})
+
+
+@bp.route_of(
+    "POST",
+    "/groups",
+    summary="Make a group",
+    scope=Scope.ADMIN,
+    role=Role.ADMIN,
+    body=GroupRequest,
+    answers={201: GroupAnswer},
+    refuses=("name_taken",),
+)
+def make_group(body: GroupRequest) -> Response:
+    """Members are put in by changing their accounts."""
+    session = db.session()
+    group = accounts.add_group(session, now=clock.now(), **_columns(body))
+    session.refresh(group)
+    answered = _group_to_json(group, [])
+    session.commit()
+    return answer(answered, 201)
+
+
+@bp.route_of(
+    "PATCH",
+    "/groups/<name>",
+    summary="Change a group",
+    scope=Scope.ADMIN,
+    role=Role.ADMIN,
+    body=GroupPatch,
+    answers={200: GroupAnswer},
+)
+def change_group(name: str, body: GroupPatch) -> Response:
+    """Weight and caps that members share."""
+    session = db.session()
+    group = session.scalar(select(Group).where(Group.name == name))
+    if group is None:
+        raise not_found()
+    for column, value in _columns(body).items():
+        setattr(group, column, value)
+    session.flush()
+    session.refresh(group)
+    members = session.scalars(
+        select(User.username).where(User.group_id == group.id).order_by(func.lower(User.username))
+    ).all()
+    answered = _group_to_json(group, list(members))
+    session.commit()
+    return answer(answered)
+
+
+def _columns(body: BaseModel) -> dict[str, Any]:
+    """Return what was sent, as columns."""
+    given = body.model_dump(exclude_unset=True, exclude={"group"})
+    caps = given.pop("caps", {})
+    return given | accounts.caps_to_columns(caps)
+
+
+def _caps_to_json(limited: User | Group) -> dict[str, Any]:
+    cpu_units = limited.cap_cpu_units
+    return {
+        "cpu_units": None if cpu_units is None else float(cpu_units),
+        "memory_mb": limited.cap_memory_mb,
+        "running_jobs": limited.cap_running_jobs,
+        "backlog": limited.cap_backlog,
+    }
+
+
+def _user_to_json(user: User, group: str | None) -> dict[str, Any]:
+    return {
+        "username": user.username,
+        "role": user.role,
+        "group": group,
+        "weight": user.weight,
+        "caps": _caps_to_json(user),
+        "active": user.active,
+        "created_at": utc(user.created_at),
+    }
+
+
+def _group_to_json(group: Group, members: list[str]) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "weight": group.weight,
+        "caps": _caps_to_json(group),
+        "members": members,
+        "created_at": utc(group.created_at),
+    }

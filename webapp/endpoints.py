@@ -1,0 +1,145 @@
+"""JSON routes that say what they need, take, answer and refuse.
+
+The declaration is the only source: the wrapper enforces it, the OpenAPI document tells it.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Flask, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from scheduler.states import Role, Scope
+from webapp import access
+from webapp.bodies import parse_body, parse_query
+from webapp.extensions import csrf
+
+View = Callable[..., ResponseReturnValue]
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes of a request body, unless the route says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One route of the HTTP contract."""
+
+    method: str
+    rule: str
+    view: str
+    summary: str
+    description: str
+    scope: Scope | None
+    role: Role
+    is_open: bool
+    takes_password: bool
+    body: type[BaseModel] | None
+    query: type[BaseModel] | None
+    answers: Mapping[int, type[BaseModel] | None]
+    refuses: tuple[str, ...]
+    headers: tuple[str, ...]
+    body_limit: int
+
+
+class Resource(Blueprint):
+    """A blueprint of declared routes; one module of ``webapp.api`` holds one."""
+
+    def __init__(self, name: str, import_name: str) -> None:
+        super().__init__(name, import_name)
+        self.endpoints: list[Endpoint] = []
+
+    def route_of(  # noqa: PLR0913 - a declaration has as many parts as the contract
+        self,
+        method: str,
+        rule: str,
+        *,
+        summary: str,
+        answers: Mapping[int, type[BaseModel] | None],
+        scope: Scope | None = None,
+        role: Role = Role.VIEWER,
+        is_open: bool = False,
+        takes_password: bool = False,
+        body: type[BaseModel] | None = None,
+        query: type[BaseModel] | None = None,
+        refuses: tuple[str, ...] = (),
+        headers: tuple[str, ...] = (),
+        body_limit: int = BODY_LIMIT,
+    ) -> Callable[[View], View]:
+        """Declare a route. The view gets ``body`` and ``query`` if it declares them.
+
+        Without *is_open* the caller is known before the view runs: it has *role*, and a token has
+        *scope*. *takes_password* leaves all of that to the view.
+        """
+
+        def register(view: View) -> View:
+            endpoint = Endpoint(
+                method=method,
+                rule=rule,
+                view=view.__name__,
+                summary=summary,
+                description=view.__doc__ or "",
+                scope=scope,
+                role=role,
+                is_open=is_open,
+                takes_password=takes_password,
+                body=body,
+                query=query,
+                answers=answers,
+                refuses=refuses,
+                headers=headers,
+                body_limit=body_limit,
+            )
+            self.endpoints.append(endpoint)
+            self.add_url_rule(
+                rule, endpoint=view.__name__, view_func=_guard(endpoint, view), methods=[method]
+            )
+            return view
+
+        return register
+
+
+def endpoints_of(app: Flask) -> list[Endpoint]:
+    """Return every declared route of *app*."""
+    resources = [bp for bp in app.blueprints.values() if isinstance(bp, Resource)]
+    return [endpoint for resource in resources for endpoint in resource.endpoints]
+
+
+def protect_session() -> None:
+    """Check the CSRF token of a change that a session authenticates."""
+    account = access.caller()
+    if account is not None and account.by_session:
+        csrf.protect()
+
+
+def _guard(endpoint: Endpoint, view: View) -> View:
+    @functools.wraps(view)
+    def guarded(**values: Any) -> ResponseReturnValue:
+        if not (endpoint.is_open or endpoint.takes_password):
+            access.require(endpoint.scope, endpoint.role)
+            protect_session()
+        return view(**values, **_inputs(endpoint))
+
+    return guarded
+
+
+def _inputs(endpoint: Endpoint) -> dict[str, BaseModel]:
+    inputs = {}
+    if endpoint.query is not None:
+        inputs["query"] = parse_query(endpoint.query, request.args)
+    if endpoint.body is not None:
+        inputs["body"] = parse_body(endpoint.body, _read_body(endpoint.body_limit))
+    return inputs
+
+
+def _read_body(limit: int) -> bytes:
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
+    request.max_content_length = limit
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge as refusal:
+        raise RequestEntityTooLarge(f"The body is larger than {limit} bytes.") from refusal

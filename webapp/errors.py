@@ -1,0 +1,235 @@
+"""What a refusal looks like: problem details (RFC 9457) for programs, a page for people."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+
+from flask import Flask, Response, g, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from scheduler.errors import (
+    BacklogFull,
+    DependencyCycle,
+    JobIdConflict,
+    JobNotFound,
+    PolicyConflict,
+    SubmissionRefused,
+)
+from webapp.answers import json_body
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+RETRY_SOON = 1
+"""Seconds after which it is worth asking again when a service is away."""
+
+RETRY_BACKLOG = 5
+"""Seconds after which some of a full backlog has probably finished."""
+
+CODES: Mapping[str, HTTPStatus] = MappingProxyType(
+    {
+        "bad_request": HTTPStatus.BAD_REQUEST,
+        "unauthenticated": HTTPStatus.UNAUTHORIZED,
+        "forbidden": HTTPStatus.FORBIDDEN,
+        "insufficient_scope": HTTPStatus.FORBIDDEN,
+        "csrf_failed": HTTPStatus.FORBIDDEN,
+        "not_found": HTTPStatus.NOT_FOUND,
+        "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
+        "ambiguous_job_id": HTTPStatus.CONFLICT,
+        "job_id_conflict": HTTPStatus.CONFLICT,
+        "not_cancellable": HTTPStatus.CONFLICT,
+        "name_taken": HTTPStatus.CONFLICT,
+        "last_admin": HTTPStatus.CONFLICT,
+        "policy_conflict": HTTPStatus.CONFLICT,
+        "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "invalid_json": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "validation_failed": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "invalid_cursor": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "unknown_owner": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "unknown_group": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "unknown_type": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "unknown_dependency": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "dependency_cycle": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "never_fits": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "backlog_full": HTTPStatus.TOO_MANY_REQUESTS,
+        "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
+        "internal_error": HTTPStatus.INTERNAL_SERVER_ERROR,
+        "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+)
+"""Every code an answer may carry, and the status it comes with."""
+
+_CODE_OF_STATUS: Mapping[int, str] = MappingProxyType(
+    {
+        HTTPStatus.BAD_REQUEST: "bad_request",
+        HTTPStatus.UNAUTHORIZED: "unauthenticated",
+        HTTPStatus.FORBIDDEN: "forbidden",
+        HTTPStatus.NOT_FOUND: "not_found",
+        HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
+        HTTPStatus.TOO_MANY_REQUESTS: "rate_limited",
+    }
+)
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field."""
+
+    path: str
+    message: str
+
+
+@dataclass
+class Problem(Exception):
+    """A request cannot be served; *code* is one of CODES and decides the status."""
+
+    code: str
+    detail: str
+    errors: Sequence[FieldError] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> HTTPStatus:
+        """The HTTP status that goes with the code."""
+        return CODES[self.code]
+
+    def body(self) -> dict[str, Any]:
+        """Return the problem details object."""
+        details: dict[str, Any] = {
+            "type": f"urn:fairq:problem:{self.code}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": g.get("request_id"),
+            **self.more,
+        }
+        if self.errors:
+            details["errors"] = [vars(error) for error in self.errors]
+        return details
+
+
+def not_found() -> Problem:
+    """Return the one answer for what does not exist and what the caller may not see."""
+    return Problem("not_found", "There is nothing here, or nothing you may see.")
+
+
+def unauthenticated(detail: str, *, basic: bool = False) -> Problem:
+    """Return the answer to missing or wrong credentials."""
+    challenge = 'Bearer realm="fairq"' + (', Basic realm="fairq"' if basic else "")
+    return Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})
+
+
+def unavailable(what: str) -> Problem:
+    """Return the answer while a service is away."""
+    return Problem(
+        "unavailable",
+        f"{what} is away; nothing was changed. Try again shortly.",
+        headers={"Retry-After": str(RETRY_SOON)},
+    )
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Tell whether the database is away, as opposed to disagreeing."""
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def init_app(app: Flask) -> None:
+    """Make every refusal and failure of *app* come out as a problem."""
+    app.register_error_handler(Problem, respond)
+    app.register_error_handler(SubmissionRefused, lambda error: respond(_of_submission(error)))
+    app.register_error_handler(JobNotFound, lambda _: respond(not_found()))
+    app.register_error_handler(PolicyConflict, _policy_conflict)
+    app.register_error_handler(DBAPIError, _of_database)
+    app.register_error_handler(PoolTimeout, lambda _: respond(unavailable("A database connection")))
+    app.register_error_handler(CSRFError, _csrf_failed)
+    app.register_error_handler(RateLimitExceeded, _rate_limited)
+    app.register_error_handler(HTTPException, _of_http)
+    app.register_error_handler(Exception, _internal)
+
+
+def respond(problem: Problem) -> ResponseReturnValue:
+    """Answer with *problem*, as a page if the caller would rather have one."""
+    if prefers_html():
+        page = render_template("errors/problem.html", problem=problem)
+        return page, problem.status, dict(problem.headers)
+    return Response(
+        json_body(problem.body()),
+        status=problem.status,
+        headers=dict(problem.headers),
+        content_type=MEDIA_TYPE,
+    )
+
+
+def prefers_html() -> bool:
+    """Tell whether a browser asks for something to show."""
+    kinds = ["application/json", MEDIA_TYPE, "text/html"]
+    return request.accept_mimetypes.best_match(kinds) == "text/html"
+
+
+def _of_submission(error: SubmissionRefused) -> Problem:
+    if isinstance(error, BacklogFull):
+        return Problem(error.code, str(error), headers={"Retry-After": str(RETRY_BACKLOG)})
+    more: dict[str, Any] = {}
+    if isinstance(error, DependencyCycle):
+        more["cycle"] = list(error.cycle)
+    if isinstance(error, JobIdConflict):
+        more["job_id"] = error.job_id
+    return Problem(error.code, str(error), (FieldError(error.path, str(error)),), more=more)
+
+
+def _policy_conflict(error: PolicyConflict) -> ResponseReturnValue:
+    return respond(Problem(error.code, f"The policy was changed meanwhile: {error}."))
+
+
+def _of_database(error: DBAPIError) -> ResponseReturnValue:
+    if not is_outage(error):
+        return _internal(error)
+    log.warning("database unavailable", extra={"cause": type(error.orig).__name__})
+    return respond(unavailable("The database"))
+
+
+def _csrf_failed(error: CSRFError) -> ResponseReturnValue:
+    return respond(Problem("csrf_failed", error.description or "The CSRF token is missing."))
+
+
+def _rate_limited(error: RateLimitExceeded) -> ResponseReturnValue:
+    wait = str(error.limit.limit.get_expiry())
+    detail = "Too many attempts. Wait before trying again."
+    return respond(Problem("rate_limited", detail, headers={"Retry-After": wait}))
+
+
+def _of_http(error: HTTPException) -> ResponseReturnValue:
+    """Dress what Flask and Werkzeug refuse by themselves; redirects pass."""
+    if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
+        return error.get_response()
+    if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _internal(error)
+    if error.code == HTTPStatus.NOT_FOUND:
+        return respond(not_found())
+    code = _CODE_OF_STATUS.get(error.code, "bad_request")
+    kept = {"Allow", "Retry-After", "WWW-Authenticate"}
+    headers = {name: value for name, value in error.get_headers() if name in kept}
+    return respond(
+        Problem(code, error.description or "The request cannot be served.", headers=headers)
+    )
+
+
+def _internal(error: Exception) -> ResponseReturnValue:
+    """Say nothing of the cause to the caller; the log has it under the request's id."""
+    log.error("request failed", exc_info=error)
+    detail = "Something went wrong here. The request id helps to find out what."
+    return respond(Problem("internal_error", detail))

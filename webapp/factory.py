@@ -1,0 +1,81 @@
+"""Putting an application together."""
+
+from datetime import timedelta
+
+from flask import Flask, request
+
+from scheduler.database import open_redis
+from scheduler.events import Announcer
+from scheduler.settings import Settings
+from webapp import access, cli, errors, headers, health, live, presentation, urls
+from webapp.api import docs, fleet, jobs, people, policy, tokens
+from webapp.extensions import csrf, db, limiter
+from webapp.services import Services
+from webapp.views import account as account_views
+from webapp.views import auth as auth_views
+from webapp.views import frame
+from webapp.views import jobs as jobs_views
+from webapp.views import workers as workers_views
+
+RESOURCES = (jobs.bp, tokens.bp, people.bp, policy.bp, fleet.bp, health.bp, docs.bp)
+PAGES = (auth_views.bp, jobs_views.bp, account_views.bp, workers_views.bp)
+
+SESSION_LIFETIME = timedelta(days=7)
+
+REDIS_PATIENCE = timedelta(seconds=2)
+"""A broker that hangs must not hold up a submission, which does not need it."""
+
+FORM_LIMIT = 1024 * 1024
+"""Bytes of anything that is not a declared JSON body."""
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the application; it connects to nothing before it is asked something.
+
+    Without *settings* the environment says. Raises SettingsInvalid.
+    """
+    settings = settings or Settings.from_env()
+    app = Flask(__name__, template_folder="../templates", static_folder="static")
+    app.config.from_mapping(_config(settings))
+    redis = open_redis(settings, socket_timeout=REDIS_PATIENCE.total_seconds())
+    app.extensions["fairq"] = Services(settings, redis, Announcer(redis))
+    for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation, frame):
+        part.init_app(app)
+    app.before_request(_protect_forms)
+    for blueprint in (*RESOURCES, *PAGES):
+        app.register_blueprint(blueprint)
+    live.init_app(app, settings)
+    cli.init_app(app)
+    return app
+
+
+def _config(settings: Settings) -> dict[str, object]:
+    return {
+        "SECRET_KEY": settings.secret_key,
+        "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        "SESSION_COOKIE_NAME": "fairq_session",
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_SECURE": settings.cookie_secure,
+        "PERMANENT_SESSION_LIFETIME": SESSION_LIFETIME,
+        "PROVIDE_AUTOMATIC_OPTIONS": False,
+        "MAX_CONTENT_LENGTH": FORM_LIMIT,
+        "MAX_FORM_MEMORY_SIZE": FORM_LIMIT,
+        # Whoever is signed in at all may use the token of that sign-in.
+        "WTF_CSRF_TIME_LIMIT": None,
+        # Declared routes check for themselves, after they know who asks; forms in _protect_forms.
+        "WTF_CSRF_CHECK_DEFAULT": False,
+        "RATELIMIT_STORAGE_URI": settings.redis_url,
+        "RATELIMIT_STORAGE_OPTIONS": {
+            "socket_connect_timeout": REDIS_PATIENCE.total_seconds(),
+            "socket_timeout": REDIS_PATIENCE.total_seconds(),
+        },
+        "RATELIMIT_KEY_PREFIX": "fairq:limit",
+    }
+
+
+def _protect_forms() -> None:
+    """Check the CSRF token of every form, that of signing in included."""
+    from_page = request.blueprint in {page.name for page in PAGES}
+    if from_page:
+        csrf.protect()

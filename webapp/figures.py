@@ -1,0 +1,120 @@
+"""Figures of now and of the last hour, for a user or for all.
+
+What is counted over time comes from the newest events, a bounded number of them, so that the
+figures cost the same however long the history is.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from scheduler.models import Active, Job, JobEvent, Ready
+from scheduler.states import FINISHED, JobClass, JobStatus
+from scheduler.store import fleet
+from webapp import queries
+from webapp.access import Account, visible_jobs
+from webapp.answers import utc
+
+HOUR = timedelta(hours=1)
+RATE_WINDOW = timedelta(minutes=5)
+
+EVENTS_LOOKED_AT = 20_000
+"""Beyond this many moves in an hour the figures are of the newest."""
+
+
+def stats(session: Session, account: Account, *, now: datetime) -> dict[str, Any]:
+    """Return the figures *account* may see."""
+    finished = _finished(session, account, now)
+    rate = sum(_finished(session, account, now, within=RATE_WINDOW).values())
+    oldest = session.scalar(select(func.min(Ready.ready_at)).where(_own(account, Ready.owner_id)))
+    return {
+        "at": utc(now),
+        "of": "all" if account.sees_everybody else "own",
+        "jobs": queries.count_by_status(session, visible_jobs(account)),
+        "classes": _classes(session, account),
+        "finished_last_hour": finished,
+        "finished_per_minute": rate / (RATE_WINDOW / timedelta(minutes=1)),
+        "wait_seconds": _spread(session, account, now, Job.started_at - Job.ready_at),
+        "run_seconds": _spread(session, account, now, Job.finished_at - Job.started_at),
+        "oldest_ready_seconds": None if oldest is None else (now - oldest).total_seconds(),
+        "capacity": offer(fleet.capacity(session)),
+        "reserved": _reserved(session, account),
+        "workers": len(fleet.live_workers(session)),
+    }
+
+
+def offer(capacity: fleet.Capacity) -> dict[str, Any]:
+    """Return what there is as JSON."""
+    return _offer(capacity.cpu_units, capacity.memory_mb, capacity.slots)
+
+
+def _offer(cpu_units: Decimal, memory_mb: int, slots: int) -> dict[str, Any]:
+    return {"cpu_units": float(cpu_units), "memory_mb": int(memory_mb), "slots": slots}
+
+
+def _own(account: Account, owner_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
+    return true() if account.sees_everybody else owner_id == account.id
+
+
+def _classes(session: Session, account: Account) -> dict[str, int]:
+    rows = session.execute(
+        select(Ready.job_class, func.count())
+        .where(_own(account, Ready.owner_id))
+        .group_by(Ready.job_class)
+    )
+    return {str(name): 0 for name in JobClass} | dict(rows.tuples().all())
+
+
+def _reserved(session: Session, account: Account) -> dict[str, Any]:
+    cpu_units, memory_mb, slots = session.execute(
+        select(
+            func.coalesce(func.sum(Active.cpu_units), 0),
+            func.coalesce(func.sum(Active.memory_mb), 0),
+            func.count(),
+        ).where(_own(account, Active.owner_id))
+    ).one()
+    return _offer(cpu_units, memory_mb, slots)
+
+
+def _newest_events(account: Account) -> Select[int, str, datetime]:
+    return (
+        select(JobEvent.job_id, JobEvent.status, JobEvent.at)
+        .where(_own(account, JobEvent.owner_id))
+        .order_by(JobEvent.seq.desc())
+        .limit(EVENTS_LOOKED_AT)
+    )
+
+
+def _finished(
+    session: Session, account: Account, now: datetime, *, within: timedelta = HOUR
+) -> dict[str, int]:
+    newest = _newest_events(account).subquery()
+    rows = session.execute(
+        select(newest.c.status, func.count())
+        .where(newest.c.at > now - within, newest.c.status.in_(sorted(FINISHED)))
+        .group_by(newest.c.status)
+    )
+    counts = {str(status): 0 for status in JobStatus if status in FINISHED}
+    return counts | dict(rows.tuples().all())
+
+
+def _spread(
+    session: Session, account: Account, now: datetime, duration: ColumnElement[Any]
+) -> dict[str, float | None]:
+    """Return percentiles of *duration* over jobs that finished within the hour."""
+    newest = _newest_events(account).subquery()
+    seconds = func.extract("epoch", duration)
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+    measured = session.execute(
+        select(*(func.percentile_cont(share).within_group(seconds) for share in shares.values()))
+        .select_from(newest)
+        .join(Job, Job.id == newest.c.job_id)
+        .where(newest.c.at > now - HOUR, newest.c.status.in_(sorted(FINISHED)))
+    ).one()
+    return {
+        name: None if value is None else round(float(value), 3)
+        for name, value in zip(shares, measured, strict=True)
+    }

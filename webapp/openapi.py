@@ -1,0 +1,176 @@
+"""The OpenAPI 3.1 document, made from the declarations of the routes."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from webapp.endpoints import Endpoint
+from webapp.errors import CODES, MEDIA_TYPE
+from webapp.schemas import ProblemDetails
+
+_REFERENCE = "#/components/schemas/{model}"
+
+_PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
+
+_HEADERS: Mapping[str, str] = {
+    "Idempotency-Key": "The same key again answers with the job it made the first time; for jobs"
+    " without a `job_id`.",
+}
+
+_INTRODUCTION = """\
+Jobs in, results out: the contract of a Fairq server.
+
+Send `Authorization: Bearer <token>`; the first token comes from `POST /tokens` with username and
+password. Errors are problem details (RFC 9457) with a stable `code`. Lists are keyset pages: pass
+`next_cursor` on as `cursor` until it is null."""
+
+
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Return the whole document."""
+    schemas, references = _schemas(endpoints)
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        operations = paths.setdefault(path_of(endpoint.rule), {})
+        operations[endpoint.method.lower()] = _operation(endpoint, references)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Fairq", "version": "1", "description": _INTRODUCTION},
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "fairq_session"},
+                "password": {"type": "http", "scheme": "basic"},
+            },
+        },
+    }
+
+
+def path_of(rule: str) -> str:
+    """Return a Flask rule the way OpenAPI writes it."""
+    return _PARAMETER.sub(r"{\g<name>}", rule)
+
+
+_References = Mapping[Any, dict[str, Any]]  # by model and direction
+
+
+def _schemas(endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], _References]:
+    wanted: dict[tuple[type[BaseModel], Any], None] = {(ProblemDetails, "serialization"): None}
+    for endpoint in endpoints:
+        if endpoint.body is not None:
+            wanted[endpoint.body, "validation"] = None
+        for model in endpoint.answers.values():
+            if model is not None:
+                wanted[model, "serialization"] = None
+    references, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)
+    return definitions["$defs"], references
+
+
+def _operation(endpoint: Endpoint, references: _References) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.view,
+        "summary": endpoint.summary,
+        "description": _description(endpoint),
+        "tags": [endpoint.rule.split("/")[1]],
+        "parameters": [
+            *_path_parameters(endpoint),
+            *_query_parameters(endpoint),
+            *_headers(endpoint),
+        ],
+        "responses": {**_answers(endpoint, references), **_problems(endpoint, references)},
+        "security": _security(endpoint),
+    }
+    if endpoint.body is not None:
+        schema = references[endpoint.body, "validation"]
+        operation["requestBody"] = {"required": True, "content": _json(schema)}
+    return operation
+
+
+def _description(endpoint: Endpoint) -> str:
+    if endpoint.is_open:
+        return endpoint.description
+    scope = "" if endpoint.scope is None else f", tokens the scope `{endpoint.scope}`"
+    return f"{endpoint.description}\n\nNeeds the role `{endpoint.role}`{scope}."
+
+
+def _path_parameters(endpoint: Endpoint) -> Iterable[dict[str, Any]]:
+    for match in _PARAMETER.finditer(endpoint.rule):
+        kind = "integer" if match["converter"] == "int" else "string"
+        yield {"name": match["name"], "in": "path", "required": True, "schema": {"type": kind}}
+
+
+def _query_parameters(endpoint: Endpoint) -> Iterable[dict[str, Any]]:
+    if endpoint.query is None:
+        return
+    schema = endpoint.query.model_json_schema()
+    for name, field in schema["properties"].items():
+        described = {"description": field.pop("description")} if "description" in field else {}
+        field.pop("title", None)
+        # A set is written as words between commas, a list by repeating the name.
+        explode = not field.pop("uniqueItems", False)
+        style = {"style": "form", "explode": explode} if field.get("type") == "array" else {}
+        yield {"name": name, "in": "query", "schema": field, **described, **style}
+
+
+def _headers(endpoint: Endpoint) -> Iterable[dict[str, Any]]:
+    for name in endpoint.headers:
+        schema = {"type": "string", "maxLength": 200}
+        yield {"name": name, "in": "header", "description": _HEADERS[name], "schema": schema}
+
+
+def _answers(endpoint: Endpoint, references: _References) -> dict[str, Any]:
+    answers = {}
+    for status, model in endpoint.answers.items():
+        content = {} if model is None else _json(references[model, "serialization"])
+        described = {"description": HTTPStatus(status).phrase}
+        answers[str(status)] = described | ({"content": content} if content else {})
+    return answers
+
+
+def _problems(endpoint: Endpoint, references: _References) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for code in codes_of(endpoint):
+        by_status.setdefault(CODES[code], []).append(code)
+    schema = references[ProblemDetails, "serialization"]
+    return {
+        str(int(status)): {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{c}`' for c in codes)}",
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, codes in sorted(by_status.items())
+        if status not in endpoint.answers
+    }
+
+
+def codes_of(endpoint: Endpoint) -> list[str]:
+    """Return the codes of every refusal a route may answer with."""
+    codes = [*endpoint.refuses, "internal_error", "unavailable"]
+    if not endpoint.is_open:
+        codes += ["unauthenticated", "forbidden"]
+    if endpoint.scope is not None:
+        codes.append("insufficient_scope")
+    if not endpoint.is_open and endpoint.method != "GET":
+        codes.append("csrf_failed")
+    if "<" in endpoint.rule:
+        codes.append("not_found")
+    if endpoint.query is not None or endpoint.body is not None:
+        codes.append("validation_failed")
+    if endpoint.body is not None:
+        codes += ["invalid_json", "too_large", "unsupported_media_type"]
+    return [code for code in CODES if code in codes]
+
+
+def _security(endpoint: Endpoint) -> list[dict[str, list[str]]]:
+    if endpoint.is_open:
+        return []
+    schemes = ["token", "session", *(["password"] if endpoint.takes_password else [])]
+    return [{scheme: []} for scheme in schemes]
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,459 @@
+"""Read-only selects for answers and pages. Every one starts from what the caller may see.
+
+Lists are keyset pages. Where a filter has no index, a page looks at a bounded stretch of jobs and
+says where to go on, so that no list costs more the longer the table grows.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from redis import Redis
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    cast,
+    func,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from scheduler.events import Standing, read_standing
+from scheduler.models import (
+    Active,
+    Attempt,
+    Dependency,
+    Group,
+    Job,
+    JobEvent,
+    JobLog,
+    JobType,
+    Token,
+    User,
+    Worker,
+)
+from scheduler.states import (
+    UNFINISHED,
+    WAITING,
+    Condition,
+    JobClass,
+    JobStatus,
+)
+from scheduler.store import fleet
+from webapp.errors import Problem
+
+SCAN_LIMIT = 20_000
+"""Jobs that one page looks at for filters without an index."""
+
+_OPEN_PARENTS_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs a list is about; empty means any."""
+
+    statuses: Collection[JobStatus] = ()
+    types: Collection[str] = ()
+    classes: Collection[JobClass] = ()
+    levels: Collection[int] = ()
+    tags: Sequence[str] = ()
+    text: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A job that another waits for."""
+
+    id: int
+    job_id: str
+    type: str
+    status: JobStatus
+    when: Condition
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with what is known around it."""
+
+    job: Job
+    owner: str
+    depends_on: Sequence[Link] = ()
+    dependents_count: int = 0
+    standing: Standing | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether only its turn is missing."""
+        return self.job.status == JobStatus.READY
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job that a worker runs."""
+
+    job_id: str
+    owner: str
+    attempt: int
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """One page of a list, and where the next one starts."""
+
+    jobs: Sequence[JobView]
+    next_cursor: str | None
+
+
+def list_jobs(
+    session: Session,
+    redis: Redis,
+    visible: ColumnElement[bool],
+    wanted: Filter,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    oldest_first: bool = False,
+) -> JobPage:
+    """Return one page of the visible jobs that match.
+
+    A page may be short of *limit* and still have a next one. Raises a 422 problem for a cursor
+    that is not one of ours.
+    """
+    start = None if cursor is None else read_cursor(cursor)
+    listing = _Listing(visible, wanted, start, limit, oldest_first=oldest_first)
+    rows = [(job, owner) for job, owner in session.execute(listing.page())]
+    more = len(rows) > limit
+    rows = rows[:limit]
+    views = with_surroundings(session, redis, rows)
+    if more:
+        return JobPage(views, write_cursor(rows[-1][0].id))
+    stopped_at = session.scalar(listing.end_of_window()) if listing.is_bounded else None
+    return JobPage(views, None if stopped_at is None else write_cursor(stopped_at))
+
+
+def one_job(session: Session, redis: Redis, job: Job) -> JobView:
+    """Return *job* with its surroundings."""
+    owner = session.scalars(select(User.username).where(User.id == job.owner_id)).one()
+    return with_surroundings(session, redis, [(job, owner)])[0]
+
+
+def jobs_by_ids(
+    session: Session, ids: Collection[int], *, are_new: bool, have_links: bool
+) -> dict[int, JobView]:
+    """Return jobs that were just submitted, by internal id.
+
+    New jobs are not in the leader's books yet; if they are not linked either, one statement does.
+    """
+    rows = [
+        (job, owner)
+        for job, owner in session.execute(
+            select(Job, User.username).join(User, User.id == Job.owner_id).where(Job.id.in_(ids))
+        )
+    ]
+    links = parents_of(session, ids) if have_links else {}
+    counts = {} if are_new and not have_links else count_dependents(session, ids)
+    return {
+        job.id: JobView(job, owner, links.get(job.id, ()), counts.get(job.id, 0))
+        for job, owner in rows
+    }
+
+
+def with_surroundings(
+    session: Session, redis: Redis, rows: Sequence[tuple[Job, str]]
+) -> list[JobView]:
+    """Return jobs with links and standings, in the order given."""
+    ids = [job.id for job, _ in rows]
+    links, counts = parents_of(session, ids), count_dependents(session, ids)
+    waiting = {job.owner_id for job, _ in rows if job.status in WAITING}
+    standings: dict[int, Standing] = {}
+    for owner_id in sorted(waiting):
+        standings |= read_standing(redis, owner_id)
+    return [
+        JobView(job, owner, links.get(job.id, ()), counts.get(job.id, 0), standings.get(job.id))
+        for job, owner in rows
+    ]
+
+
+def parents_of(session: Session, ids: Collection[int]) -> dict[int, list[Link]]:
+    """Return what each job waits for."""
+    rows = session.execute(
+        select(
+            Dependency.child_id,
+            Job.id,
+            Job.job_id,
+            Job.type,
+            Job.status,
+            Dependency.condition,
+            Dependency.met,
+        )
+        .join(Job, Job.id == Dependency.parent_id)
+        .where(Dependency.child_id.in_(ids))
+        .order_by(Dependency.child_id, Dependency.parent_id)
+    )
+    links: dict[int, list[Link]] = {}
+    for child, number, job_id, kind, status, condition, met in rows:
+        link = Link(number, job_id, kind, JobStatus(status), Condition(condition), met)
+        links.setdefault(child, []).append(link)
+    return links
+
+
+def children_of(session: Session, job: Job, *, limit: int) -> list[Link]:
+    """Return the first jobs that wait for *job*."""
+    rows = session.execute(
+        select(Job.id, Job.job_id, Job.type, Job.status, Dependency.condition, Dependency.met)
+        .join(Job, Job.id == Dependency.child_id)
+        .where(Dependency.parent_id == job.id)
+        .order_by(Dependency.child_id)
+        .limit(limit)
+    )
+    return [
+        Link(number, job_id, kind, JobStatus(status), Condition(condition), met)
+        for number, job_id, kind, status, condition, met in rows
+    ]
+
+
+def count_dependents(session: Session, ids: Collection[int]) -> dict[int, int]:
+    """Return how many jobs wait, or waited, for each."""
+    rows = session.execute(
+        select(Dependency.parent_id, func.count())
+        .where(Dependency.parent_id.in_(ids))
+        .group_by(Dependency.parent_id)
+    )
+    return dict(rows.tuples().all())
+
+
+def attempts(session: Session, job: Job) -> Sequence[Attempt]:
+    """Return every attempt at *job*, first to last."""
+    return session.scalars(
+        select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.attempt)
+    ).all()
+
+
+def logs(
+    session: Session, job: Job, *, limit: int, cursor: str | None = None
+) -> tuple[Sequence[JobLog], str | None]:
+    """Return one page of the lines *job* wrote, oldest first, and the next cursor."""
+    after = 0 if cursor is None else read_cursor(cursor)
+    found = session.scalars(
+        select(JobLog)
+        .where(JobLog.job_id == job.id, JobLog.id > after)
+        .order_by(JobLog.id)
+        .limit(limit + 1)
+    ).all()
+    return found[:limit], write_cursor(found[limit - 1].id) if len(found) > limit else None
+
+
+def events(
+    session: Session, job: Job, *, limit: int, cursor: str | None = None
+) -> tuple[Sequence[JobEvent], str | None]:
+    """Return one page of the moves of *job*, oldest first, and the next cursor."""
+    after = 0 if cursor is None else read_cursor(cursor)
+    found = session.scalars(
+        select(JobEvent)
+        .where(JobEvent.job_id == job.id, JobEvent.seq > after)
+        .order_by(JobEvent.seq)
+        .limit(limit + 1)
+    ).all()
+    return found[:limit], write_cursor(found[limit - 1].seq) if len(found) > limit else None
+
+
+def job_types(session: Session) -> Sequence[JobType]:
+    """Return every kind of job, by name."""
+    return session.scalars(select(JobType).order_by(JobType.name)).all()
+
+
+def workers(session: Session) -> Sequence[Worker]:
+    """Return every worker ever seen, by name."""
+    return session.scalars(select(Worker).order_by(Worker.name)).all()
+
+
+def running_on(session: Session) -> dict[str, list[Running]]:
+    """Return what each worker runs, longest first."""
+    rows = session.execute(
+        select(
+            Active.worker.label("worker"),
+            Job.job_id,
+            User.username,
+            Active.attempt,
+            Active.claimed_at,
+        )
+        .join(Job, Job.id == Active.job_id)
+        .join(User, User.id == Active.owner_id)
+        .where(Active.worker.is_not(None))
+        .order_by(Active.claimed_at)
+    ).mappings()
+    running: dict[str, list[Running]] = {}
+    for row in rows:
+        job = Running(row["job_id"], row["username"], row["attempt"], row["claimed_at"])
+        running.setdefault(row["worker"], []).append(job)
+    return running
+
+
+def has_live_worker(session: Session) -> bool:
+    """Tell whether anything is there to run jobs."""
+    return fleet.capacity(session).slots > 0
+
+
+def tokens_of(session: Session, user_id: int) -> Sequence[Token]:
+    """Return a user's tokens, newest first."""
+    return session.scalars(
+        select(Token).where(Token.user_id == user_id).order_by(Token.id.desc())
+    ).all()
+
+
+def users(session: Session) -> Sequence[tuple[User, str | None]]:
+    """Return every account with the name of its group."""
+    rows = session.execute(
+        select(User, Group.name)
+        .outerjoin(Group, Group.id == User.group_id)
+        .order_by(func.lower(User.username))
+    )
+    return [(user, group) for user, group in rows]
+
+
+def groups(session: Session) -> Sequence[tuple[Group, list[str]]]:
+    """Return every group with the names of its members."""
+    members: dict[int, list[str]] = {}
+    for user, _ in users(session):
+        if user.group_id is not None:
+            members.setdefault(user.group_id, []).append(user.username)
+    found = session.scalars(select(Group).order_by(Group.name))
+    return [(group, members.get(group.id, [])) for group in found]
+
+
+def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobStatus, int]:
+    """Return how many visible jobs are in each unfinished status."""
+    counts = dict.fromkeys((status for status in JobStatus if status in UNFINISHED), 0)
+    rows = session.execute(
+        select(Job.status, func.count())
+        .where(visible, Job.status.in_(sorted(UNFINISHED)))
+        .group_by(Job.status)
+    )
+    return counts | {JobStatus(status): count for status, count in rows}
+
+
+def write_cursor(place: int) -> str:
+    """Write down where the next page starts."""
+    return base64.urlsafe_b64encode(json.dumps([place]).encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> int:
+    """Read what ``write_cursor`` wrote. Raises a 422 problem for anything else."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        match json.loads(base64.urlsafe_b64decode(padded.encode())):
+            case [int(place)] if 0 <= place < 2**63:
+                return place
+    except (ValueError, binascii.Error):
+        pass
+    raise Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
+
+
+class _Listing:
+    """The statements of one page.
+
+    With statuses, one index range per status is read in order and merged: a single range with
+    ``IN`` would have to read every older job of those statuses to sort them.
+    """
+
+    def __init__(
+        self,
+        visible: ColumnElement[bool],
+        wanted: Filter,
+        start: int | None,
+        limit: int,
+        *,
+        oldest_first: bool,
+    ) -> None:
+        self._visible = visible
+        self._wanted = wanted
+        self._start = start
+        self._limit = limit
+        self._oldest_first = oldest_first
+        self._rest = _unindexed(wanted)
+        self.is_bounded = bool(self._rest)
+
+    def page(self) -> Select[Job, str]:
+        """Return the select of the page and one job more."""
+        window = self._window().subquery()
+        return (
+            select(Job, User.username)
+            .join(window, window.c.id == Job.id)
+            .join(User, User.id == Job.owner_id)
+            .where(*self._rest)
+            .order_by(self._order(Job.id))
+            .limit(self._limit + 1)
+        )
+
+    def end_of_window(self) -> Select[int]:
+        """Return the select of the last job looked at, if there may be more beyond it."""
+        window = self._window().subquery()
+        return (
+            select(window.c.id).order_by(self._order(window.c.id)).offset(SCAN_LIMIT - 1).limit(1)
+        )
+
+    def _window(self) -> Any:
+        size = SCAN_LIMIT if self.is_bounded else self._limit + 1
+        statuses = sorted(self._wanted.statuses)
+        if not statuses:
+            return self._stretch(size)
+        stretches = [self._stretch(size, Job.status == status) for status in statuses]
+        if len(stretches) == 1:
+            return stretches[0]
+        merged = union_all(*(select(stretch.subquery().c.id) for stretch in stretches)).subquery()
+        return select(merged.c.id).order_by(self._order(merged.c.id)).limit(size)
+
+    def _stretch(self, size: int, *conditions: ColumnElement[bool]) -> Select[int]:
+        beyond = [] if self._start is None else [self._beyond(self._start)]
+        return (
+            select(Job.id)
+            .where(self._visible, *conditions, *beyond)
+            .order_by(self._order(Job.id))
+            .limit(size)
+        )
+
+    def _beyond(self, start: int) -> ColumnElement[bool]:
+        return Job.id > start if self._oldest_first else Job.id < start
+
+    def _order(self, column: Any) -> Any:
+        return column.asc() if self._oldest_first else column.desc()
+
+
+def _unindexed(wanted: Filter) -> list[ColumnElement[bool]]:
+    """Return the conditions that are looked at job by job."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.types:
+        conditions.append(Job.type.in_(sorted(wanted.types)))
+    if wanted.classes or wanted.levels:
+        conditions.append(
+            or_(
+                Job.job_class.in_(sorted(wanted.classes)),
+                Job.priority_level.in_(sorted(wanted.levels)),
+            )
+        )
+    if wanted.tags:
+        conditions.append(Job.tags.contains(cast(list(wanted.tags), ARRAY(Text))))
+    if wanted.text:
+        conditions.append(
+            or_(
+                Job.job_id.icontains(wanted.text, autoescape=True),
+                Job.description.icontains(wanted.text, autoescape=True),
+            )
+        )
+    if wanted.created_after is not None:
+        conditions.append(Job.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(Job.created_at < wanted.created_before)
+    return conditions

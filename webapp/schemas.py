@@ -1,0 +1,754 @@
+"""What requests and answers look like: checked when read, written down in the OpenAPI document.
+
+Requests are strict: no unknown fields, no text where a number belongs.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from scheduler.states import (
+    DEFAULT_LEVEL,
+    GROUPS,
+    HIGHEST_LEVEL,
+    LOWEST_LEVEL,
+    CancelReason,
+    Condition,
+    Executor,
+    JobClass,
+    JobStatus,
+    Outcome,
+    Role,
+    Scope,
+)
+
+BATCH_LIMIT = 10_000
+PAGE_DEFAULT, PAGE_LIMIT = 50, 500
+
+_YEAR_SECONDS = 365 * 86_400.0
+_LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
+_MEMORY_LIMIT_MB = 1_000_000_000
+_CPU_LIMIT = 1_000_000
+_TAGS_LIMIT = 50
+_DEPENDENCIES_LIMIT = 10_000
+PASSWORD_MIN = 8
+
+PASSWORD_LIMIT = 1024
+"""Longer passwords are not looked at: hashing them would be work for nothing."""
+
+
+class Request(BaseModel):
+    """Something a client sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Query(BaseModel):
+    """The query string of a request; everything in it arrives as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """Something the server says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must consist of printable characters")
+    return text
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http or https address")
+    return text
+
+
+def _plannable(instant: datetime) -> datetime:
+    if instant.year > _LAST_YEAR:
+        raise ValueError(f"must not be after the year {_LAST_YEAR}")
+    return instant
+
+
+def _level(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    if given not in set(JobClass):
+        raise ValueError(f"must be one of {', '.join(JobClass)} or a whole number 0 to 10")
+    return DEFAULT_LEVEL[JobClass(given)]
+
+
+def _dependency(given: Any) -> Any:
+    return {"job_id": given} if isinstance(given, str) else given
+
+
+def _decimal(number: float) -> Decimal:
+    """Take the number as it was written, to the three places that are kept."""
+    return round(Decimal(repr(number)), 3)
+
+
+Level = Annotated[int, Field(ge=HIGHEST_LEVEL, le=LOWEST_LEVEL)]
+JobId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Tag = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+Username = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_LIMIT)]
+Seconds = Annotated[float, Field(gt=0, le=_YEAR_SECONDS)]
+SomeSeconds = Annotated[float, Field(ge=0, le=_YEAR_SECONDS)]
+CpuUnits = Annotated[float, Field(ge=0.001, le=_CPU_LIMIT)]
+MemoryMb = Annotated[int, Field(ge=1, le=_MEMORY_LIMIT_MB)]
+Weight = Annotated[float, Field(gt=0, le=1_000_000)]
+Instant = Annotated[AwareDatetime, AfterValidator(_plannable)]
+Priority = Annotated[Level, BeforeValidator(_level, json_schema_input_type=JobClass | Level)]
+
+
+# Submitting
+
+
+class DependencyRequest(Request):
+    """A job to wait for, and until when."""
+
+    job_id: JobId
+    when: Condition = Condition.COMPLETED
+
+
+class Requirements(Request):
+    """What a job takes while it runs."""
+
+    cpu_units: CpuUnits | None = None
+    memory_mb: MemoryMb | None = None
+
+
+class RetryRequest(Request):
+    """What happens after a failed attempt; what is left out is the type's choice."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
+    strategy: Literal["exponential", "linear", "fixed", "none"] = "exponential"
+    base_delay_seconds: SomeSeconds = 1.0
+    backoff_multiplier: Annotated[float, Field(ge=1, le=1000)] = 2.0
+    max_delay_seconds: SomeSeconds = 3600.0
+    jitter: bool = True
+
+
+DependsOn = Annotated[
+    DependencyRequest,
+    BeforeValidator(_dependency, json_schema_input_type=JobId | DependencyRequest),
+]
+
+
+class JobRequest(Request):
+    """A job to run."""
+
+    type: Name
+    job_id: JobId | None = None
+    owner: Username | None = None
+    payload: dict[str, Any] = Field(default_factory=dict)
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(default_factory=list)
+    priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
+    depends_on: Annotated[list[DependsOn], Field(max_length=_DEPENDENCIES_LIMIT)] = Field(
+        default_factory=list
+    )
+    resource_requirements: Requirements | None = None
+    retry_config: RetryRequest | None = None
+    timeout_seconds: Seconds | None = None
+    estimated_seconds: Seconds | None = None
+    run_at: Instant | None = None
+    delay_seconds: SomeSeconds | None = None
+    start_by: Instant | None = None
+    executor: Executor | None = None
+    callback_url: Annotated[str, Field(max_length=2000), AfterValidator(_http_url)] | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.run_at is not None and self.delay_seconds is not None:
+            raise ValueError("run_at and delay_seconds exclude each other")
+        return self
+
+    def cpu_units(self) -> Decimal | None:
+        """Return the CPU units asked for, if any."""
+        needs = self.resource_requirements
+        return None if needs is None or needs.cpu_units is None else _decimal(needs.cpu_units)
+
+
+class BatchRequest(Request):
+    """Jobs to take in together or not at all; they may wait for one another in any order."""
+
+    jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=BATCH_LIMIT)]
+
+
+# Jobs as answered
+
+
+class Resources(Answer):
+    """What a job holds while it runs."""
+
+    cpu_units: float
+    memory_mb: int
+
+
+class RetryConfig(Answer):
+    """What happens after a failed attempt."""
+
+    max_attempts: int
+    strategy: str
+    base_delay_seconds: float
+    backoff_multiplier: float
+    max_delay_seconds: float
+    jitter: bool
+
+
+class DependencyAnswer(Answer):
+    """A job this one waits for otherwise than until it is completed."""
+
+    job_id: str
+    when: Condition
+
+
+class Progress(Answer):
+    """How far a job says it is."""
+
+    fraction: float | None
+    message: str | None
+
+
+class JobError(Answer):
+    """Why the last attempt failed."""
+
+    type: str
+    message: str | None
+
+
+class EstimatedStart(Answer):
+    """When a job will probably start."""
+
+    earliest: AwareDatetime
+    latest: AwareDatetime | None
+    method: str
+
+
+WaitingCode = Literal[
+    "dependencies",
+    "time",
+    "backoff",
+    "turn",
+    "resources",
+    "user_cap",
+    "type_cap",
+    "no_worker",
+    "paused",
+]
+
+
+class Waiting(Answer):
+    """Why a job waits, and what would unblock it."""
+
+    code: str = Field(json_schema_extra={"examples": list(WaitingCode.__args__)})  # type: ignore[attr-defined]  # of a Literal
+    message: str
+    estimated_start: EstimatedStart | None
+
+
+class JobAnswer(Answer):
+    """A job as it is now."""
+
+    job_id: str
+    type: str
+    status: JobStatus
+    reason: CancelReason | None
+    owner: str
+    priority: JobClass
+    priority_level: int
+    description: str | None
+    tags: list[str]
+    payload: dict[str, Any]
+    depends_on: list[str | DependencyAnswer] = Field(description="As in a submission.")
+    dependents_count: int
+    resource_requirements: Resources
+    retry_config: RetryConfig
+    timeout_seconds: float
+    executor: Executor
+    attempt: int
+    created_at: AwareDatetime
+    run_at: AwareDatetime | None
+    start_by: AwareDatetime | None
+    ready_at: AwareDatetime | None
+    queued_at: AwareDatetime | None
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    waited_seconds: float = Field(description="From submission to the last start, or until now.")
+    elapsed_seconds: float | None = Field(description="Of the last attempt, until now or its end.")
+    progress: Progress | None
+    result: Any
+    error: JobError | None
+    worker: str | None
+    schedule: str | None
+    callback_url: str | None
+    request_id: str | None
+    position_in_queue: int | None
+    waiting: Waiting | None
+    duplicate: bool = Field(
+        default=False, description="In answers to a submission: the job was there before."
+    )
+
+
+class JobList(Answer):
+    """One page of jobs; a page may hold fewer than asked for and still not be the last."""
+
+    jobs: list[JobAnswer]
+    next_cursor: str | None
+
+
+class BatchAnswer(Answer):
+    """The jobs of a batch in its order."""
+
+    jobs: list[JobAnswer]
+    created: int
+    duplicates: int
+
+
+class LogLine(Answer):
+    """One line a job wrote."""
+
+    at: AwareDatetime
+    attempt: int
+    level: str
+    message: str
+
+
+class LogList(Answer):
+    """One page of a job's log, oldest first."""
+
+    logs: list[LogLine]
+    next_cursor: str | None
+
+
+class AttemptAnswer(Answer):
+    """One try at a job."""
+
+    attempt: int
+    worker: str
+    queued_at: AwareDatetime
+    started_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    outcome: Outcome | None
+    error: JobError | None
+    traceback: str | None
+    peak_memory_mb: float | None
+    cpu_seconds: float | None
+
+
+class AttemptList(Answer):
+    """Every try at a job, first to last."""
+
+    attempts: list[AttemptAnswer]
+
+
+class EventAnswer(Answer):
+    """One move of a job."""
+
+    seq: int
+    at: AwareDatetime
+    verb: str
+    status: JobStatus
+    attempt: int
+    data: dict[str, Any] | None
+
+
+class EventList(Answer):
+    """One page of a job's history, oldest first."""
+
+    events: list[EventAnswer]
+    next_cursor: str | None
+
+
+# Asking for jobs
+
+_STATUS_WORDS = {*JobStatus, *GROUPS}
+
+
+def _words(given: Any) -> Any:
+    return [word for word in given.split(",") if word] if isinstance(given, str) else given
+
+
+def _status_word(word: str) -> str:
+    if word not in _STATUS_WORDS:
+        raise ValueError(f"must be one of {', '.join(sorted(_STATUS_WORDS))}")
+    return word
+
+
+def _priority_word(word: str) -> str:
+    if word in set(JobClass) or (word.isdecimal() and int(word) <= LOWEST_LEVEL):
+        return word
+    raise ValueError(f"must be one of {', '.join(JobClass)} or a whole number 0 to 10")
+
+
+_StatusWord = Annotated[str, AfterValidator(_status_word)]
+_PriorityWord = Annotated[str, AfterValidator(_priority_word)]
+
+
+class Page(Query):
+    """Which part of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = PAGE_DEFAULT
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+
+
+class OwnerQuery(Query):
+    """Whose job, for operators; job ids are unique per owner."""
+
+    owner: Name | None = None
+
+
+class OwnerPage(Page, OwnerQuery):
+    """Which part of a list that belongs to a job."""
+
+
+class JobsQuery(Page, OwnerQuery):
+    """Which jobs to list."""
+
+    status: Annotated[set[_StatusWord], BeforeValidator(_words)] = Field(
+        default_factory=set, description="Statuses and groups, separated by commas."
+    )
+    type: Annotated[set[Name], BeforeValidator(_words)] = Field(
+        default_factory=set, description="Job types, separated by commas."
+    )
+    priority: Annotated[set[_PriorityWord], BeforeValidator(_words)] = Field(
+        default_factory=set, description="Classes and levels, separated by commas."
+    )
+    tag: list[Tag] = Field(default_factory=list, description="Repeat it to ask for several.")
+    q: Annotated[str, Field(max_length=200)] | None = Field(
+        default=None, description="Text in the id or the description."
+    )
+    created_after: Instant | None = None
+    created_before: Instant | None = None
+    sort: Literal["newest", "oldest"] = "newest"
+
+    def statuses(self) -> frozenset[JobStatus]:
+        """Return the statuses asked for, groups spelled out; none asked for means any."""
+        singles = {JobStatus(word) for word in self.status if word not in GROUPS}
+        return frozenset(singles.union(*(GROUPS[word] for word in self.status if word in GROUPS)))
+
+
+# People
+
+
+class CapsRequest(Request):
+    """Limits on what is held at a time; null lifts one."""
+
+    cpu_units: CpuUnits | None = None
+    memory_mb: MemoryMb | None = None
+    running_jobs: Annotated[int, Field(ge=1)] | None = None
+    backlog: Annotated[int, Field(ge=0)] | None = None
+
+
+class UserRequest(Request):
+    """A new account."""
+
+    username: Username
+    password: Password
+    role: Role = Role.USER
+    group: Name | None = None
+    weight: Weight = 1.0
+    caps: CapsRequest = CapsRequest()
+    active: bool = True
+
+
+class UserPatch(Request):
+    """What to change about an account; what is left out stays."""
+
+    password: Password = Field(default="")
+    role: Role = Role.USER
+    group: Name | None = None
+    weight: Weight = 1.0
+    caps: CapsRequest = CapsRequest()
+    active: bool = True
+
+
+class GroupRequest(Request):
+    """A new group."""
+
+    name: Name
+    weight: Weight = 1.0
+    caps: CapsRequest = CapsRequest()
+
+
+class GroupPatch(Request):
+    """What to change about a group; what is left out stays."""
+
+    weight: Weight = 1.0
+    caps: CapsRequest = CapsRequest()
+
+
+class Caps(Answer):
+    """Limits on what is held at a time; null is none."""
+
+    cpu_units: float | None
+    memory_mb: int | None
+    running_jobs: int | None
+    backlog: int | None
+
+
+class UserAnswer(Answer):
+    """An account."""
+
+    username: str
+    role: Role
+    group: str | None
+    weight: float
+    caps: Caps
+    active: bool
+    created_at: AwareDatetime
+
+
+class UserList(Answer):
+    """Every account."""
+
+    users: list[UserAnswer]
+
+
+class Me(UserAnswer):
+    """The caller's own account."""
+
+    scopes: list[Scope]
+    unfinished_jobs: int
+
+
+class GroupAnswer(Answer):
+    """Users who share a weight and caps."""
+
+    name: str
+    weight: float
+    caps: Caps
+    members: list[str]
+    created_at: AwareDatetime
+
+
+class GroupList(Answer):
+    """Every group."""
+
+    groups: list[GroupAnswer]
+
+
+class TokenRequest(Request):
+    """A new token."""
+
+    name: Name
+    scopes: Annotated[set[Scope], Field(min_length=1)]
+    expires_at: Instant | None = None
+
+
+class TokenAnswer(Answer):
+    """A token without its secret."""
+
+    id: int
+    name: str
+    scopes: list[Scope]
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None
+
+
+class NewToken(TokenAnswer):
+    """A new token with its secret, which is told this once."""
+
+    token: str
+
+
+class TokenList(Answer):
+    """The caller's tokens."""
+
+    tokens: list[TokenAnswer]
+
+
+# Policy, workers, types, figures
+
+
+class CapacityRequest(Request):
+    """Upper bounds on what the live workers offer; null sets none."""
+
+    cpu_units: CpuUnits | None = None
+    memory_mb: MemoryMb | None = None
+
+
+class TypeRule(Request):
+    """Limits on one job type."""
+
+    max_running: Annotated[int, Field(ge=0)] | None = None
+    max_per_minute: Annotated[int, Field(ge=0)] | None = None
+    paused: bool = False
+
+
+class ClassRule(Request):
+    """What holds for one priority class."""
+
+    paused: bool = False
+
+
+class PolicyRequest(Request):
+    """A new policy; *version* is the one it was made from."""
+
+    version: int
+    capacity: CapacityRequest = CapacityRequest()
+    rules: list[dict[str, Any]] = Field(default_factory=list)
+    types: dict[Name, TypeRule] = Field(default_factory=dict)
+    classes: dict[JobClass, ClassRule] = Field(default_factory=dict)
+
+
+class CapacityCaps(Answer):
+    """Upper bounds on the capacity."""
+
+    cpu_units: float | None
+    memory_mb: int | None
+
+
+class PolicyAnswer(Answer):
+    """The policy that applies."""
+
+    version: int
+    capacity: CapacityCaps
+    rules: list[dict[str, Any]]
+    types: dict[str, Any]
+    classes: dict[str, Any]
+    created_at: AwareDatetime
+    created_by: str | None
+
+
+class RunningJob(Answer):
+    """A job a worker runs."""
+
+    job_id: str
+    owner: str
+    attempt: int
+    started_at: AwareDatetime
+
+
+class WorkerAnswer(Answer):
+    """A Celery worker and what it offers."""
+
+    name: str
+    host: str
+    pid: int
+    state: str
+    alive: bool
+    processes: int
+    processes_min: int
+    processes_max: int
+    cpu_units: float
+    memory_mb: int
+    queues: list[str]
+    started_at: AwareDatetime
+    heartbeat_at: AwareDatetime
+    running: list[RunningJob]
+
+
+class Offer(Answer):
+    """What there is, or what is taken of it."""
+
+    cpu_units: float
+    memory_mb: int
+    slots: int
+
+
+class WorkerList(Answer):
+    """Every worker, and what the live ones offer together."""
+
+    workers: list[WorkerAnswer]
+    capacity: Offer
+
+
+class TypeAnswer(Answer):
+    """A kind of job that can be submitted."""
+
+    name: str
+    description: str
+    payload_schema: dict[str, Any] | None
+    resource_requirements: Resources
+    timeout_seconds: float
+    retry_config: RetryConfig
+    executor: Executor
+
+
+class TypeList(Answer):
+    """Every kind of job."""
+
+    types: list[TypeAnswer]
+
+
+class Spread(Answer):
+    """How a measured time is spread; null where nothing was measured."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Stats(Answer):
+    """Figures of now and of the last hour."""
+
+    at: AwareDatetime
+    of: Literal["own", "all"]
+    jobs: dict[JobStatus, int] = Field(description="Unfinished jobs by status.")
+    classes: dict[JobClass, int] = Field(description="Jobs that could start now, by class.")
+    finished_last_hour: dict[JobStatus, int]
+    finished_per_minute: float = Field(description="Over the last five minutes.")
+    wait_seconds: Spread
+    run_seconds: Spread
+    oldest_ready_seconds: float | None
+    capacity: Offer
+    reserved: Offer
+    workers: int
+
+
+class Health(Answer):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Check(Answer):
+    """One part that readiness looks at."""
+
+    ok: bool
+    detail: str
+    age_seconds: float | None = None
+
+
+class Readiness(Answer):
+    """Whether jobs can be taken in and go on."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+class FieldProblem(Answer):
+    """What is wrong with one field."""
+
+    path: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None
+    errors: list[FieldProblem] = Field(default_factory=list)
