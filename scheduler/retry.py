@@ -1,5 +1,6 @@
 """Whether and when a failed attempt is followed by another. Pure."""
 
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -14,9 +15,7 @@ DEFAULTS: Mapping[str, Any] = {
     "jitter": True,
 }
 JITTER = 0.1
-"""Jitter moves a delay by at most this part of it, either way."""
-
-_LARGEST_POWER = 1e9  # of a multiplier; far beyond any cap and far below overflow
+"""Jitter moves a delay by at most this part of it, either way; never past the longest delay."""
 
 
 def delay(config: Mapping[str, Any], retry: int, *, draw: float) -> timedelta:
@@ -32,9 +31,10 @@ def delay(config: Mapping[str, Any], retry: int, *, draw: float) -> timedelta:
             seconds = base * retry
         case _:
             seconds = base
-    seconds = min(seconds, float(config["max_delay_seconds"]))
+    longest = float(config["max_delay_seconds"])
+    seconds = min(seconds, longest)
     if config["jitter"]:
-        seconds *= 1 + JITTER * (2 * draw - 1)
+        seconds = min(seconds * (1 + JITTER * (2 * draw - 1)), longest)
     return timedelta(seconds=seconds)
 
 
@@ -45,6 +45,6 @@ def has_attempts_left(config: Mapping[str, Any], used: int) -> bool:
 
 def _power(multiplier: float, exponent: int) -> float:
     try:
-        return min(multiplier**exponent, _LARGEST_POWER)
+        return multiplier**exponent
     except OverflowError:
-        return _LARGEST_POWER
+        return sys.float_info.max  # not infinity: a base of nothing times it is still nothing
