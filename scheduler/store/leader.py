@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -33,6 +34,11 @@ WHERE id = 1 AND epoch = :epoch
 RETURNING clock, reservation
 """)
 
+_LEADING = text("""
+SELECT holder FROM scheduler_lease
+WHERE id = 1 AND renewed_at > clock_timestamp() - CAST(:silence AS interval)
+""")
+
 _REMEMBER = text("""
 UPDATE scheduler_lease
 SET clock = CAST(:clock AS jsonb), reservation = CAST(:reservation AS jsonb)
@@ -55,6 +61,12 @@ def fence(session: Session, *, epoch: int) -> Memory:
     if row is None:
         raise LeadershipLost(f"epoch {epoch} is over")
     return Memory(row.clock, row.reservation)
+
+
+def leading(session: Session, *, silence: timedelta) -> str | None:
+    """Return who leads, or None if nobody has renewed for as long as *silence*."""
+    holder: str | None = run(session, _LEADING, silence=silence).scalar_one_or_none()
+    return holder
 
 
 def remember(session: Session, memory: Memory, *, epoch: int) -> None:
