@@ -9,12 +9,24 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from scheduler import retry
-from scheduler.models import Active, Attempt, Job, JobType, Ready, Timer, User, Worker
+from scheduler.models import (
+    Active,
+    Attempt,
+    Dependency,
+    Group,
+    Job,
+    JobType,
+    Ready,
+    Timer,
+    User,
+    Worker,
+)
 from scheduler.policy.meters import rank
 from scheduler.states import (
     ACTIVE,
     FINISHED,
     CancelReason,
+    Condition,
     Executor,
     JobClass,
     JobStatus,
@@ -34,14 +46,20 @@ def make_user(
 ) -> User:
     user = User(
         username=username or f"user{next(_numbers)}",
-        password_hash="!",
         role=role,
         created_at=NOON,
-        **columns,
+        **{"password_hash": "!", **columns},
     )
     session.add(user)
     session.flush()
     return user
+
+
+def make_group(session: Session, name: str = "physics", **columns: Any) -> Group:
+    group = Group(name=name, created_at=NOON, **columns)
+    session.add(group)
+    session.flush()
+    return group
 
 
 def make_type(session: Session, name: str = "simulate", **columns: Any) -> JobType:
@@ -95,6 +113,16 @@ def make_job(
     session.add_all(_rows_beside(job))
     session.flush()
     return job
+
+
+def make_dependency(
+    session: Session, child: Job, parent: Job, condition: Condition = Condition.COMPLETED
+) -> Dependency:
+    """Make *child*, which must count it among its open dependencies, wait for *parent*."""
+    made = Dependency(child_id=child.id, parent_id=parent.id, condition=condition)
+    session.add(made)
+    session.flush()
+    return made
 
 
 def _defaults(owner: User) -> dict[str, Any]:
