@@ -1,0 +1,1 @@
+"""The policy alone: frozen values in, a plan out."""
