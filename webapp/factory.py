@@ -13,7 +13,6 @@ from webapp.extensions import csrf, db, limiter
 from webapp.services import Services
 from webapp.views import account as account_views
 from webapp.views import auth as auth_views
-from webapp.views import frame
 from webapp.views import jobs as jobs_views
 from webapp.views import workers as workers_views
 
@@ -39,7 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.from_mapping(_config(settings))
     redis = open_redis(settings, socket_timeout=REDIS_PATIENCE.total_seconds())
     app.extensions["fairq"] = Services(settings, redis, Announcer(redis))
-    for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation, frame):
+    for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation):
         part.init_app(app)
     app.before_request(_protect_forms)
     for blueprint in (*RESOURCES, *PAGES):

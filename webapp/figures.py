@@ -65,7 +65,7 @@ def _classes(session: Session, account: Account) -> dict[str, int]:
         .where(_own(account, Ready.owner_id))
         .group_by(Ready.job_class)
     )
-    return {str(name): 0 for name in JobClass} | dict(rows.tuples().all())
+    return {str(name): 0 for name in JobClass} | dict(rows.all())
 
 
 def _reserved(session: Session, account: Account) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _finished(
         .group_by(newest.c.status)
     )
     counts = {str(status): 0 for status in JobStatus if status in FINISHED}
-    return counts | dict(rows.tuples().all())
+    return counts | dict(rows.all())
 
 
 def _spread(

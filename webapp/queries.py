@@ -231,7 +231,7 @@ def count_dependents(session: Session, ids: Collection[int]) -> dict[int, int]:
         .where(Dependency.parent_id.in_(ids))
         .group_by(Dependency.parent_id)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def attempts(session: Session, job: Job) -> Sequence[Attempt]:
@@ -444,7 +444,7 @@ def _unindexed(wanted: Filter) -> list[ColumnElement[bool]]:
             )
         )
     if wanted.tags:
-        conditions.append(Job.tags.contains(cast(list(wanted.tags), ARRAY(Text))))
+        conditions.append(Job.tags.op("@>")(cast(list(wanted.tags), ARRAY(Text))))
     if wanted.text:
         conditions.append(
             or_(

@@ -141,7 +141,7 @@ def _find_owners(session: Session, names: set[str]) -> dict[str, int]:
     rows = session.execute(
         select(name, User.id).where(name.in_(names), User.active, User.role != Role.VIEWER)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _owner(known: Mapping[str, int], name: str, place: int | None) -> int:

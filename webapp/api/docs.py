@@ -18,4 +18,4 @@ def read_openapi() -> Response:
 @bp.route_of("GET", "/docs", summary="Interactive documentation", is_open=True, answers={200: None})
 def read_docs() -> Response:
     """All assets are served from here."""
-    return Response(render_template("docs.html"))
+    return Response(render_template("docs/index.html"))

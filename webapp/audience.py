@@ -1,0 +1,100 @@
+"""Who listens to this web process, and whether they still may."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from scheduler.models import Token, User
+
+ALL = "all"
+FLEET = "fleet"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One connection and what proved who it is: the session's version, or a token."""
+
+    account_id: int
+    role: str
+    session_version: int
+    secret_hash: bytes | None = None
+
+
+def user_room(account_id: int) -> str:
+    """Return where events of a user's jobs go."""
+    return f"user:{account_id}"
+
+
+def log_room(owner_id: int, job_id: str) -> str:
+    """Return where the lines of one job go."""
+    return f"log:{owner_id}:{job_id}"
+
+
+class Audience:
+    """The connections of this process. Rooms are joined by the server alone."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, Client] = {}
+        self._watching: dict[str, set[str]] = {ALL: set(), FLEET: set()}
+
+    def arrive(self, sid: str, client: Client) -> None:
+        """Note a new connection."""
+        self._clients[sid] = client
+
+    def leave(self, sid: str) -> None:
+        """Forget a connection."""
+        self._clients.pop(sid, None)
+        for watchers in self._watching.values():
+            watchers.discard(sid)
+
+    def watch(self, sid: str, what: str) -> None:
+        """Note that a connection asks for everybody's jobs, or for the fleet."""
+        if sid in self._clients:
+            self._watching[what].add(sid)
+
+    def is_watched(self, what: str) -> bool:
+        """Tell whether anybody asks for everybody's jobs, or for the fleet."""
+        return bool(self._watching[what])
+
+    def hears_of(self, owner_id: int) -> bool:
+        """Tell whether anybody here is to know of an owner's jobs."""
+        return self.is_watched(ALL) or owner_id in self.account_ids()
+
+    def account_ids(self) -> set[int]:
+        """Return whose connections there are."""
+        return {client.account_id for client in self._clients.values()}
+
+    def no_longer_welcome(self, session: Session, now: datetime) -> list[str]:
+        """Return connections whose account, role, password or token has changed or ended."""
+        good = {
+            (user, role, version)
+            for user, role, version in session.execute(
+                select(User.id, User.role, User.session_version).where(
+                    User.id.in_(self.account_ids()), User.active
+                )
+            )
+        }
+        tokens = _good_tokens(session, self._hashes(), now)
+        return [sid for sid, one in self._clients.items() if not _is_good(one, good, tokens)]
+
+    def _hashes(self) -> set[bytes]:
+        return {one.secret_hash for one in self._clients.values() if one.secret_hash is not None}
+
+
+def _good_tokens(session: Session, hashes: Collection[bytes], now: datetime) -> set[bytes]:
+    if not hashes:
+        return set()
+    lasting = or_(Token.expires_at.is_(None), Token.expires_at > now)
+    return set(
+        session.scalars(select(Token.secret_hash).where(Token.secret_hash.in_(hashes), lasting))
+    )
+
+
+def _is_good(one: Client, accounts: set[tuple[int, str, int]], tokens: set[bytes]) -> bool:
+    if one.secret_hash is not None:
+        known = {(number, role) for number, role, _ in accounts}
+        return (one.account_id, one.role) in known and one.secret_hash in tokens
+    return (one.account_id, one.role, one.session_version) in accounts
