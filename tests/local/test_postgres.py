@@ -164,8 +164,11 @@ def test_a_process_number_that_now_belongs_to_another_is_no_obstacle(
     pid_file = data / "postmaster.pid"
     text = pid_file.read_text()
     running.kill()
-    pid_file.write_text(text.replace(str(running.pid), str(os.getpid()), 1))
-    start(server).kill()
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        pid_file.write_text(text.replace(str(running.pid), str(stranger.pid), 1))
+        start(server).kill()
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_root_serves_as_nobody_where_the_kernel_refuses_a_namespace(

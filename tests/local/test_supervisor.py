@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -217,12 +218,14 @@ finally:
 """
 
 
-def start_supervisor() -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    wait_for(process, "up")
-    return process
+@contextmanager
+def supervising(program: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> None:
@@ -232,7 +235,8 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_kills_what_takes_its_time(first: signal.Signals) -> None:
-    with start_supervisor() as process:
+    with supervising(SUPERVISOR) as process:
+        wait_for(process, "up")
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
         process.send_signal(first)
@@ -244,10 +248,7 @@ def test_a_second_signal_kills_what_takes_its_time(first: signal.Signals) -> Non
 
 def test_when_nobody_reads_the_log_any_more_everything_stops() -> None:
     """As in ``bin/up | head``."""
-    program = SUPERVISOR.replace("STUBBORN", "CHATTERBOX")
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with supervising(SUPERVISOR.replace("STUBBORN", "CHATTERBOX")) as process:
         wait_for(process, "again")
         children = psutil.Process(process.pid).children(recursive=True)
         assert process.stdout is not None
