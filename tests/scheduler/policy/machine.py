@@ -30,7 +30,7 @@ def seconds(amount: float) -> timedelta:
 
 
 def job(
-    id: int,
+    job_id: int,
     owner: int = 1,
     job_class: JobClass = JobClass.NORMAL,
     *,
@@ -44,7 +44,7 @@ def job(
     if level is None:
         level = DEFAULT_LEVEL[job_class]
     return Candidate(
-        id=id,
+        id=job_id,
         owner_id=owner,
         job_type=job_type,
         job_class=job_class,
@@ -57,7 +57,7 @@ def job(
 
 
 def running(
-    id: int,
+    job_id: int,
     owner: int = 1,
     *,
     cpu: float = 1,
@@ -71,7 +71,7 @@ def running(
     if charge is None:
         charge = max(cpu / 8, memory / 4096) * expected
     return Running(
-        id=id,
+        id=job_id,
         attempt=1,
         owner_id=owner,
         job_type=job_type,

@@ -53,8 +53,10 @@ NEED = Resources(4, 2048)
         (Hold(HoldCode.NO_WORKER, NEED, NOTHING), "Waits for a worker: none is alive."),
         (
             Hold(HoldCode.NO_WORKER, NEED, Resources(2, 1_048_576, 2)),
-            "Waits for more workers: it needs 4 CPU units, "
-            "and all together offer 2 CPU units and 1048576 MB.",
+            (
+                "Waits for more workers: it needs 4 CPU units, "
+                "and all together offer 2 CPU units and 1048576 MB."
+            ),
         ),
         (Hold(HoldCode.PAUSED, what="low"), "Waits until low jobs are resumed."),
     ],
