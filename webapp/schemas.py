@@ -624,8 +624,6 @@ class PolicyAnswer(Answer):
     rules: list[dict[str, Any]]
     types: dict[str, Any]
     classes: dict[str, Any]
-    created_at: AwareDatetime
-    created_by: str | None
 
 
 class RunningJob(Answer):

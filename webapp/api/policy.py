@@ -5,11 +5,11 @@ from typing import Any
 
 from flask import Response
 
-from scheduler.models import PolicyVersion, User
+from scheduler.models import PolicyVersion
 from scheduler.states import Role, Scope
 from scheduler.store.policy import PolicyContent, current_policy, put_policy
 from webapp import access
-from webapp.answers import answer, utc
+from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.extensions import db
 from webapp.schemas import PolicyAnswer, PolicyRequest
@@ -63,8 +63,8 @@ def _content(body: PolicyRequest) -> PolicyContent:
 
 
 def _policy_to_json(policy: PolicyVersion) -> dict[str, Any]:
+    """What is read can be changed and written back as it is."""
     cpu_units = policy.cap_cpu_units
-    author = None if policy.created_by is None else db.session.get_one(User, policy.created_by)
     return {
         "version": policy.version,
         "capacity": {
@@ -74,6 +74,4 @@ def _policy_to_json(policy: PolicyVersion) -> dict[str, Any]:
         "rules": policy.rules,
         "types": policy.types,
         "classes": policy.classes,
-        "created_at": utc(policy.created_at),
-        "created_by": author and author.username,
     }
