@@ -108,6 +108,7 @@ class Standing:
     message: str
     earliest: datetime | None = None
     latest: datetime | None = None
+    method: str | None = None
 
 
 def write_standings(redis: Redis, by_owner: Mapping[int, Mapping[int, Standing]]) -> None:
@@ -156,4 +157,5 @@ def _standing_from_json(fields: Mapping[str, Any]) -> Standing:
         message=fields["message"],
         earliest=datetime.fromisoformat(earliest) if earliest else None,
         latest=datetime.fromisoformat(latest) if latest else None,
+        method=fields["method"],
     )

@@ -349,8 +349,8 @@ def _standings(snapshot: Snapshot, decided: Plan) -> dict[int, dict[int, Standin
     by_owner: dict[int, dict[int, Standing]] = {}
     for position, job in enumerate(waiting, start=1):
         hold = decided.holds[job]
-        earliest, latest = starts.get(job, (None, None))
-        standing = Standing(position, hold.code, sentence(hold), earliest, latest)
+        start = starts.get(job) or (None, None, None)
+        standing = Standing(position, hold.code, sentence(hold), *start)
         by_owner.setdefault(owner_of[job], {})[job] = standing
     return by_owner
 

@@ -151,23 +151,29 @@ def _defaults(owner: User) -> dict[str, Any]:
 
 def _columns_of(status: JobStatus) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    if status in {JobStatus.SCHEDULED, JobStatus.RETRYING}:
-        columns |= {"due_at": NOON + MINUTE}
-    if status is JobStatus.BLOCKED:
-        columns |= {"open_dependencies": 1}
-    if status in ACTIVE | {JobStatus.READY, JobStatus.RETRYING, JobStatus.COMPLETED}:
-        columns |= {"ready_at": NOON, "rank": rank(NOON, JobClass.NORMAL, 5)}
-    if status in ACTIVE | {JobStatus.RETRYING, JobStatus.COMPLETED, JobStatus.FAILED}:
-        columns |= {"attempt": 1, "queued_at": NOON}
-    if status in {JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED}:
-        columns |= {"worker": WORKER, "started_at": NOON}
-    if status in FINISHED:
-        columns |= {"finished_at": NOON + MINUTE}
-    if status is JobStatus.FAILED:
-        columns |= {"error_type": "ValueError", "error_message": "no"}
-    if status is JobStatus.CANCELLED:
-        columns |= {"reason": CancelReason.BY_USER}
+    for statuses, those in _COLUMNS:
+        if status in statuses:
+            columns |= those
     return columns
+
+
+_S = JobStatus
+_COLUMNS: list[tuple[set[JobStatus] | frozenset[JobStatus], dict[str, Any]]] = [
+    ({_S.SCHEDULED, _S.RETRYING}, {"due_at": NOON + MINUTE}),
+    ({_S.BLOCKED}, {"open_dependencies": 1}),
+    (
+        ACTIVE | {_S.READY, _S.RETRYING, _S.COMPLETED},
+        {"ready_at": NOON, "rank": rank(NOON, JobClass.NORMAL, 5)},
+    ),
+    (
+        ACTIVE | {_S.RETRYING, _S.COMPLETED, _S.FAILED},
+        {"attempt": 1, "queued_at": NOON},
+    ),
+    ({_S.RUNNING, _S.COMPLETED, _S.FAILED}, {"worker": WORKER, "started_at": NOON}),
+    (FINISHED, {"finished_at": NOON + MINUTE}),
+    ({_S.FAILED}, {"error_type": "ValueError", "error_message": "no"}),
+    ({_S.CANCELLED}, {"reason": CancelReason.BY_USER}),
+]
 
 
 def _rows_beside(job: Job) -> list[Any]:
@@ -178,6 +184,8 @@ def _rows_beside(job: Job) -> list[Any]:
         rows.append(_active_row(job))
     if job.due_at:
         rows.append(Timer(fire_at=job.due_at, job_id=job.id, kind="due"))
+    if job.start_by:
+        rows.append(Timer(fire_at=job.start_by, job_id=job.id, kind="deadline"))
     if job.worker or job.status == JobStatus.RETRYING:
         rows.append(_attempt_row(job))
     return rows

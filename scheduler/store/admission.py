@@ -41,7 +41,7 @@ target AS (
     SELECT jobs.id, jobs.owner_id, jobs.rank FROM jobs JOIN wanted USING (id)
     WHERE jobs.status = ANY(:to_queued)
     ORDER BY jobs.id
-    FOR UPDATE OF jobs SKIP LOCKED
+    FOR NO KEY UPDATE OF jobs SKIP LOCKED
 ),
 gone AS (
     DELETE FROM ready USING target
@@ -89,9 +89,15 @@ WITH sent AS (
 cleared AS (
     DELETE FROM outbox USING sent
     WHERE outbox.job_id = sent.id AND outbox.attempt = sent.attempt
+),
+target AS (
+    SELECT active.job_id FROM active JOIN sent
+        ON active.job_id = sent.id AND active.attempt = sent.attempt
+    WHERE active.claimed_at IS NULL
+    ORDER BY active.job_id
+    FOR NO KEY UPDATE OF active
 )
-UPDATE active SET published_at = now()
-FROM sent WHERE active.job_id = sent.id AND active.attempt = sent.attempt
+UPDATE active SET published_at = now() FROM target WHERE active.job_id = target.job_id
 """)
 
 _PUBLISH_AGAIN = text("""

@@ -1,15 +1,16 @@
 """Ending a job before its time."""
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from scheduler.states import CancelReason
-from scheduler.store.moves import Move, make, verb
+from scheduler.store.moves import Move, lock, make, verb
 
 _CANCEL_WAITING = verb("""
 WITH target AS (
-    SELECT id, status, owner_id, rank FROM jobs
-    WHERE id = :id AND status = ANY(:to_cancelled) AND status <> :is_running
-    FOR UPDATE
+    SELECT id, status, owner_id, rank, due_at, start_by FROM jobs
+    WHERE id = ANY(:jobs) AND status = ANY(:to_cancelled) AND status <> :is_running
 ),
 unready AS (
     DELETE FROM ready USING target
@@ -17,7 +18,8 @@ unready AS (
       AND ready.job_id = target.id
 ),
 untimed AS (
-    DELETE FROM timers USING target WHERE timers.job_id = target.id
+    DELETE FROM timers USING target
+    WHERE timers.fire_at IN (target.due_at, target.start_by) AND timers.job_id = target.id
 ),
 unsent AS (
     DELETE FROM outbox USING target WHERE outbox.job_id = target.id
@@ -42,7 +44,7 @@ moved AS (
 
 _REQUEST_CANCEL = verb("""
 WITH target AS (
-    SELECT id FROM jobs WHERE id = :id AND status = :is_running FOR UPDATE
+    SELECT id FROM jobs WHERE id = :id AND status = :is_running
 ),
 asked AS (
     UPDATE active SET cancel_requested_at = now()
@@ -57,13 +59,17 @@ moved AS (
 """)
 
 
-def cancel(
-    session: Session, job: int, *, reason: CancelReason = CancelReason.BY_USER
-) -> list[Move]:
+def cancel(session: Session, job: int) -> list[Move]:
     """Cancel a waiting or queued job at once; ask a running one to stop.
 
     No moves: the job has finished, or was asked to stop before.
     """
-    return make(session, _CANCEL_WAITING, id=job, reason=reason) or make(
+    return cancel_waiting(session, [job], reason=CancelReason.BY_USER) or make(
         session, _REQUEST_CANCEL, id=job
     )
+
+
+def cancel_waiting(session: Session, jobs: Sequence[int], *, reason: CancelReason) -> list[Move]:
+    """Cancel those of *jobs* that have not been started."""
+    lock(session, jobs)
+    return make(session, _CANCEL_WAITING, jobs=list(jobs), reason=reason)

@@ -66,7 +66,7 @@ target AS (
     FROM jobs JOIN (SELECT child_id, count(*) AS edges FROM met GROUP BY child_id) AS counted
         ON counted.child_id = jobs.id
     ORDER BY jobs.id
-    FOR UPDATE OF jobs
+    FOR NO KEY UPDATE OF jobs
 ),
 counted_down AS (
     UPDATE jobs
@@ -88,17 +88,18 @@ _DOOM = verb(
     _EDGES
     + """
 target AS (
-    SELECT jobs.id, jobs.status, (
+    SELECT jobs.id, jobs.status, jobs.due_at, jobs.start_by, (
         SELECT min(root) FROM edge WHERE edge.child_id = jobs.id AND NOT edge.satisfied
     ) AS root
     FROM jobs
     WHERE jobs.id IN (SELECT child_id FROM edge WHERE NOT satisfied)
       AND jobs.status IN (:is_scheduled, :is_blocked)
     ORDER BY jobs.id
-    FOR UPDATE OF jobs
+    FOR NO KEY UPDATE OF jobs
 ),
 untimed AS (
-    DELETE FROM timers USING target WHERE timers.job_id = target.id
+    DELETE FROM timers USING target
+    WHERE timers.fire_at IN (target.due_at, target.start_by) AND timers.job_id = target.id
 ),
 fed AS (
     INSERT INTO feed (kind, job_id, owner_id)

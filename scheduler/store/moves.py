@@ -1,6 +1,6 @@
 """What a verb did: one move per row it wrote to ``job_events``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,9 @@ told AS (
 )
 SELECT told.*, moved.job_id FROM told JOIN moved USING (id) ORDER BY told.seq
 """
+
+# Not FOR UPDATE, which would wait for whoever is linking another job to this one.
+_LOCK = text("SELECT id FROM jobs WHERE id = ANY(:jobs) ORDER BY id FOR NO KEY UPDATE")
 
 _STATUSES: dict[str, object] = {f"is_{status}": str(status) for status in JobStatus}
 _SOURCES: dict[str, object] = {
@@ -52,6 +55,15 @@ def verb(statement: str, *, order: str = "id") -> TextClause:
     job may become ready from.
     """
     return text(statement.rstrip() + _TOLD.format(order=order))
+
+
+def lock(session: Session, jobs: Sequence[int]) -> None:
+    """Keep others from moving *jobs* until this transaction ends.
+
+    A statement that waits for a lock goes on with the rows it saw before it waited, and misses
+    those that the other one has written beside the job. The statement after this one sees them.
+    """
+    run(session, _LOCK, jobs=sorted(jobs))
 
 
 def make(session: Session, statement: TextClause, **parameters: object) -> list[Move]:

@@ -3,7 +3,7 @@
 from sqlalchemy.orm import Session
 
 from scheduler.store.lines import JOIN_LINE
-from scheduler.store.moves import Move, make, verb
+from scheduler.store.moves import Move, lock, make, verb
 
 _RUN_AGAIN = verb(
     """
@@ -13,7 +13,6 @@ WITH target AS (
     ) AS edges
     FROM jobs
     WHERE jobs.id = :id AND jobs.status IN (:is_failed, :is_cancelled)
-    FOR UPDATE OF jobs
 ),
 moved AS (
     UPDATE jobs
@@ -42,4 +41,5 @@ def run_again(session: Session, job: int) -> list[Move]:
 
     It waits again for what it depends on and what has not come about.
     """
+    lock(session, [job])
     return make(session, _RUN_AGAIN, id=job)

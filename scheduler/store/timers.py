@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from scheduler.states import CancelReason
-from scheduler.store.cancellation import cancel
+from scheduler.store.cancellation import cancel_waiting
 from scheduler.store.lines import JOIN_LINE, PLACE
 from scheduler.store.moves import Move, make, run, verb
 
@@ -21,7 +21,7 @@ target AS (
     SELECT jobs.id FROM jobs JOIN due ON due.job_id = jobs.id
     WHERE jobs.status IN (:is_scheduled, :is_retrying) AND jobs.due_at <= :now
     ORDER BY jobs.id
-    FOR UPDATE OF jobs SKIP LOCKED
+    FOR NO KEY UPDATE OF jobs SKIP LOCKED
 ),
 fired AS (
     DELETE FROM timers USING target
@@ -39,20 +39,12 @@ moved AS (
     + JOIN_LINE
 )
 
+# A job that is just being moved keeps its timer and is looked at again next time.
 _PASSED_DEADLINES = text("""
-DELETE FROM timers WHERE (fire_at, job_id, kind) IN (
-    SELECT fire_at, job_id, kind FROM timers
-    WHERE fire_at <= :now AND kind = 'deadline'
-    ORDER BY fire_at, job_id LIMIT :limit
-    FOR UPDATE SKIP LOCKED
-)
-RETURNING job_id
-""")
-
-_NOT_STARTED = text("""
-SELECT id FROM jobs WHERE id = ANY(:jobs) AND status <> :is_running
-  AND (started_at IS NULL OR status = :is_ready)
-ORDER BY id
+SELECT jobs.id FROM timers JOIN jobs ON jobs.id = timers.job_id
+WHERE timers.fire_at <= :now AND timers.kind = 'deadline'
+ORDER BY timers.fire_at, timers.job_id LIMIT :limit
+FOR NO KEY UPDATE OF jobs SKIP LOCKED
 """)
 
 
@@ -64,7 +56,4 @@ def release_due(session: Session, *, now: datetime, limit: int) -> list[Move]:
 def expire(session: Session, *, now: datetime, limit: int) -> list[Move]:
     """Cancel jobs that should have started by now and have not."""
     passed = list(run(session, _PASSED_DEADLINES, now=now, limit=limit).scalars())
-    moves: list[Move] = []
-    for job in run(session, _NOT_STARTED, jobs=passed).scalars().all():
-        moves += cancel(session, job, reason=CancelReason.DEADLINE_PASSED)
-    return moves
+    return cancel_waiting(session, passed, reason=CancelReason.DEADLINE_PASSED)

@@ -103,17 +103,22 @@ WITH wanted AS (
         AS wanted(id, attempt)
 ),
 target AS (
-    SELECT jobs.id, jobs.attempt FROM jobs JOIN wanted USING (id, attempt)
+    SELECT jobs.id, jobs.attempt, jobs.start_by
+    FROM jobs JOIN wanted USING (id, attempt) JOIN active ON active.job_id = jobs.id
     WHERE jobs.status = ANY(:to_running)
     ORDER BY jobs.id
-    FOR UPDATE OF jobs
+    FOR NO KEY UPDATE OF jobs, active
 ),
 claimed AS (
     UPDATE active
     SET claimed_at = now(), worker = :worker, pid = :pid,
         lease_until = now() + CAST(:lease AS interval)
-    FROM target WHERE active.job_id = target.id AND active.claimed_at IS NULL
+    FROM target WHERE active.job_id = target.id
     RETURNING active.job_id, active.attempt, active.admitted_at
+),
+untimed AS (
+    DELETE FROM timers USING target
+    WHERE timers.fire_at = target.start_by AND timers.job_id = target.id
 ),
 tried AS (
     INSERT INTO attempts (job_id, attempt, worker, pid, queued_at, started_at)
@@ -161,7 +166,7 @@ _ONE_RUNNING = """
 WITH target AS (
     SELECT id, attempt FROM jobs
     WHERE id = :id AND attempt = :attempt AND status = :is_running
-    FOR UPDATE
+    FOR NO KEY UPDATE
 ),
 """
 
@@ -173,10 +178,10 @@ WITH report AS (
 ),
 target AS (
     SELECT jobs.id, jobs.attempt, report.result, report.peak_memory_mb, report.cpu_seconds
-    FROM jobs JOIN report USING (id, attempt)
+    FROM jobs JOIN report USING (id, attempt) JOIN active ON active.job_id = jobs.id
     WHERE jobs.status = ANY(:to_completed)
     ORDER BY jobs.id
-    FOR UPDATE OF jobs
+    FOR NO KEY UPDATE OF jobs, active
 ),
 """
     + _FREE
@@ -255,10 +260,11 @@ WITH wanted AS (
         AS wanted(id, attempt)
 ),
 target AS (
-    SELECT jobs.id, jobs.attempt FROM jobs JOIN wanted USING (id, attempt)
+    SELECT jobs.id, jobs.attempt
+    FROM jobs JOIN wanted USING (id, attempt) JOIN active ON active.job_id = jobs.id
     WHERE jobs.status IN (:is_queued, :is_running)
     ORDER BY jobs.id
-    FOR UPDATE OF jobs
+    FOR NO KEY UPDATE OF jobs, active
 ),
 """
     + _FREE
@@ -285,7 +291,7 @@ SELECT jobs.retry_config, jobs.attempt - jobs.attempts_forgiven AS used, jobs.cr
        active.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM jobs JOIN active ON active.job_id = jobs.id
 WHERE jobs.id = :id AND jobs.attempt = :attempt AND jobs.status = :is_running
-FOR UPDATE OF jobs
+FOR NO KEY UPDATE OF jobs, active
 """)
 
 _BEAT = text("""
@@ -294,13 +300,25 @@ WHERE job_id = :id AND attempt = :attempt AND claimed_at IS NOT NULL
 RETURNING cancel_requested_at IS NOT NULL
 """)
 
+# Whose row is locked is just being reported or renewed; waiting for it could end in a deadlock
+# with a report about several attempts.
 _RENEW = text("""
-UPDATE active SET lease_until = now() + CAST(:lease AS interval)
-WHERE worker = :worker AND pid = ANY(:pids)
-RETURNING job_id AS id, attempt, pid, cancel_requested_at
+WITH free AS (
+    SELECT job_id FROM active WHERE worker = :worker AND pid = ANY(:pids)
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+renewed AS (
+    UPDATE active SET lease_until = now() + CAST(:lease AS interval)
+    FROM free WHERE active.job_id = free.job_id
+)
+SELECT job_id AS id, attempt, pid, cancel_requested_at
+FROM active WHERE worker = :worker AND pid = ANY(:pids) ORDER BY job_id
 """)
 
-_HELD_BY = text("SELECT job_id, attempt FROM active WHERE worker = :worker AND pid = :pid")
+_HELD_BY = text("""
+SELECT job_id, attempt FROM active WHERE worker = :worker AND pid = :pid
+ORDER BY claimed_at, admitted_at, job_id
+""")
 
 _SET_PROGRESS = text("""
 UPDATE jobs SET progress_fraction = :fraction, progress_message = :message
@@ -338,7 +356,7 @@ def start(
     )
     rows = fetch(session, _CLAIMS, jobs=[move.id for move in moves])
     claims = {row["id"]: _claim(row) for row in rows}
-    return [claims[job] for job, _ in wanted if job in claims], moves
+    return [claims[job] for job in dict.fromkeys(job for job, _ in wanted) if job in claims], moves
 
 
 def _claim(row: Mapping[str, Any]) -> Claim:
@@ -364,16 +382,11 @@ def fail(session: Session, failure: Failure) -> list[Move]:
         return _stop(session, failure)
     if _is_final(standing, failure):
         return make(session, _FAIL, feed="ended", **_ending(failure), crashed=int(failure.lost))
-    wait = failure.retry_after or retry.delay(
-        standing["retry_config"],
-        standing["used"],
-        draw=random.random(),  # noqa: S311 - spreads retries, hides nothing
-    )
     return make(
         session,
         _RETRY,
         feed="released",
-        delay=wait,
+        delay=_backoff(standing, failure),
         **_ending(failure),
         crashed=int(failure.lost),
     )
@@ -407,6 +420,13 @@ def _is_final(standing: Mapping[str, Any], failure: Failure) -> bool:
     )
 
 
+def _backoff(standing: Mapping[str, Any], failure: Failure) -> timedelta:
+    if failure.retry_after is not None:
+        return failure.retry_after
+    draw = random.random()  # noqa: S311 - spreads retries, hides nothing
+    return retry.delay(standing["retry_config"], standing["used"], draw=draw)
+
+
 def _ending(failure: Failure) -> dict[str, Any]:
     return {
         "id": failure.id,
@@ -427,13 +447,16 @@ def beat(session: Session, job: int, attempt: int, *, lease: timedelta) -> Beat:
 
 
 def renew(session: Session, *, worker: str, pids: Sequence[int], lease: timedelta) -> list[Held]:
-    """Renew the leases of all a worker's living processes, and tell what they hold."""
+    """Renew the leases of all a worker's living processes, and tell what they hold.
+
+    Waits for nobody: an attempt that is just being reported is told and not renewed.
+    """
     rows = fetch(session, _RENEW, worker=worker, pids=list(pids), lease=lease)
     return [Held(**row) for row in rows]
 
 
 def held_by(session: Session, *, worker: str, pid: int) -> list[tuple[int, int]]:
-    """Return the attempts that one process holds."""
+    """Return the attempts that one process holds, first come first."""
     rows = run(session, _HELD_BY, worker=worker, pid=pid)
     return [(row.job_id, row.attempt) for row in rows]
 
