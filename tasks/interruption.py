@@ -2,9 +2,9 @@
 
 By signals, not by ``PyThreadState_SetAsyncExc``: that waits until the interpreter runs the next
 instruction, so a handler in ``time.sleep(3600)`` or a blocking read sleeps on; a signal ends the
-system call, also that of a lock or a pattern match that asks for signals. And a signal handler runs
-in the main thread itself, so it knows whether the handler is still running: nothing is ever
-raised into a report. What neither stops is a loop in C that never asks; the parent kills it.
+system call, and a wait for a lock. And a signal handler runs in the main thread itself, so it knows
+whether the job is still running: nothing is ever raised into a report. What neither stops is a loop
+in C that never looks for signals; the parent kills that.
 
 The time limit is the process's own timer. The parent's SIGUSR1 comes from a clock that started
 earlier, and may hit the job after the one it was meant for; here it is ignored.

@@ -5,7 +5,8 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -71,15 +72,25 @@ class Batch:
 
 
 class Runner:
-    """Runs messages in one process. *tasks* are Celery's own, by name."""
+    """Runs messages in one process. *tasks* are Celery's own, by name.
+
+    Outcomes are written inside the block that *reporting* makes.
+    """
 
     def __init__(
-        self, ledger: Ledger, catalogue: Catalogue, tasks: Mapping[str, Any], settings: Settings
+        self,
+        ledger: Ledger,
+        catalogue: Catalogue,
+        tasks: Mapping[str, Any],
+        settings: Settings,
+        *,
+        reporting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._ledger = ledger
         self._catalogue = catalogue
         self._tasks = tasks
         self._settings = settings
+        self._reporting = reporting
         self._reports = Reports(ledger)
         self._watcher = Watcher(ledger, self._reports)
 
@@ -87,8 +98,11 @@ class Runner:
         """Run those attempts of a message that are still to be run, one after the other."""
         batch = Batch(self._claim(wanted, worker))
         while claim := batch.next():
-            self._reports.add(self._attempt(claim, batch))
-        self._reports.flush()
+            report = self._attempt(claim, batch)
+            with self._reporting():
+                self._reports.add(report)
+        with self._reporting():
+            self._reports.flush()
 
     def close(self) -> None:
         """Let go of everything."""
