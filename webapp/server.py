@@ -11,6 +11,7 @@ from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
 from scheduler.settings import Settings
+from webapp import live
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def serve(app: Flask, settings: Settings) -> None:
         gevent.signal_handler(signum, stopping.set)
     server = Server(app, settings)
     server.start()
+    live.start_relay(app)
     log.info("web server started", extra={"host": settings.host, "port": server.server_port})
     stopping.wait()
     server.finish()
