@@ -14,7 +14,8 @@ Services: a Postgres and a Redis-compatible server.
         services.flush_redis()             # as if Redis had lost everything
         services.restart_postgres()        # clean; kill_postgres() and start_postgres() are not
 
-Stack: Fairq's own processes on top of services, on a fresh database.
+Stack: Fairq's own processes on top of services, on a database with the catalogue of types and
+the administrator ``ADMIN``.
 
 ::
 
@@ -60,6 +61,7 @@ ADMIN = ("admin", "admin-password-for-tests")
 """The administrator of every stack: name and password."""
 
 _PATIENCE = 30.0
+_START_PATIENCE = 90.0  # several processes at once on a small, busy machine take their time
 _PAUSE = 0.02
 _WORKER_READY = " ready."  # Celery's word for it
 _SCHEDULER_READY = "scheduler started"
@@ -85,7 +87,7 @@ class Services:
         self.database_url = database_url
         self.redis_url = redis_url
         self._made: list[str] = []
-        self._template: str | None = None
+        self._templates: dict[str, str] = {}
 
     @classmethod
     def from_environment(cls) -> Self | None:
@@ -104,10 +106,11 @@ class Services:
 
     def fresh_database(self) -> str:
         """Return the address of a new, migrated, empty database; it is dropped at the end."""
-        if self._template is None:
-            self._template = self._create()
-            migrate(self._url_of(self._template))
-        return self._url_of(self._create(template=self._template))
+        return self._copy("migrated", migrate)
+
+    def prepared_database(self) -> str:
+        """Return a fresh database that knows the catalogue of types and the administrator."""
+        return self._copy("prepared", self._prepare)
 
     def empty_database(self) -> str:
         """Return the address of a new database without tables; it is dropped at the end."""
@@ -123,6 +126,28 @@ class Services:
         """Make Redis forget everything."""
         with redis.Redis.from_url(self.redis_url) as client:
             client.flushall()
+
+    def _copy(self, kind: str, make: Callable[[str], None]) -> str:
+        """Copy the template of that kind, made when it is first asked for."""
+        if kind not in self._templates:
+            template = self._create()
+            make(self._url_of(template))
+            self._templates[kind] = template
+        return self._url_of(self._create(template=self._templates[kind]))
+
+    def _prepare(self, database_url: str) -> None:
+        migrate(database_url)
+        environment = {
+            **clean_environment(),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": self.redis_url,
+            "FAIRQ_SECRET_KEY": secrets.token_urlsafe(32),
+            "FAIRQ_ADMIN_USERNAME": ADMIN[0],
+            "FAIRQ_ADMIN_PASSWORD": ADMIN[1],
+        }
+        with ThreadPoolExecutor() as pool:
+            steps = (programs.register(environment), programs.ensure_admin(environment))
+            list(pool.map(run_to_end, steps))
 
     def _create(self, template: str = "template0") -> str:
         name = f"test_{secrets.token_hex(6)}"
@@ -210,7 +235,7 @@ class Stack:
         port = free_port()
         self.services = services
         self.url = f"http://127.0.0.1:{port}"
-        self.database_url = services.fresh_database()
+        self.database_url = services.prepared_database()
         self.environment = {
             **clean_environment(),
             "DATABASE_URL": self.database_url,
@@ -218,8 +243,6 @@ class Stack:
             "FAIRQ_HOME": str(directory / "home"),
             "FAIRQ_PORT": str(port),
             "FAIRQ_SECRET_KEY": secrets.token_urlsafe(32),
-            "FAIRQ_ADMIN_USERNAME": ADMIN[0],
-            "FAIRQ_ADMIN_PASSWORD": ADMIN[1],
             "FAIRQ_WORKER_PROCESSES": "4,2",
             **environment,
         }
@@ -229,12 +252,9 @@ class Stack:
         self._running: dict[str, Process] = {}
 
     def __enter__(self) -> Self:
-        """Empty Redis, write the catalogue of types and make the administrator."""
+        """Empty Redis, and make the directory for files."""
         Path(self.environment["FAIRQ_HOME"]).mkdir(parents=True, exist_ok=True)
         self.services.flush_redis()
-        with ThreadPoolExecutor() as pool:
-            steps = (programs.register(self.environment), programs.ensure_admin(self.environment))
-            list(pool.map(run_to_end, steps))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -296,7 +316,7 @@ class Stack:
 
     def _wait(self, name: str) -> None:
         log = self._log(name)
-        eventually(lambda: self._is_ready(name), saying=log.read)
+        eventually(lambda: self._is_ready(name), within=_START_PATIENCE, saying=log.read)
 
     def _is_ready(self, name: str) -> bool:
         if not self.is_running(name):
@@ -353,6 +373,7 @@ def run_to_end(program: Program) -> str:
     try:
         code = eventually(
             lambda: (process.exit_code(),) if process.exit_code() is not None else None,
+            within=_START_PATIENCE,
             saying=lambda: "\n".join(lines),
         )
     finally:
