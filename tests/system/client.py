@@ -27,10 +27,17 @@ class Client:
         )
         assert made.status_code == 201, made.text
         self._http.headers["Authorization"] = f"Bearer {made.json()['token']}"
+        self._made: list[Client] = []
 
     @classmethod
     def admin(cls, stack: Stack) -> "Client":
         return cls(stack.url, *ADMIN)
+
+    def close(self) -> None:
+        """Close the connections of this client and of those it made."""
+        for client in self._made:
+            client.close()
+        self._http.close()
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self._http.request(method, path, **options)
@@ -45,7 +52,8 @@ class Client:
         body = {"username": username, "password": PASSWORD, "role": "user", **fields}
         answer = self.call("POST", "/users", json=body)
         assert answer.status_code == 201, answer.text
-        return Client(str(self._http.base_url), username, PASSWORD)
+        self._made.append(Client(str(self._http.base_url), username, PASSWORD))
+        return self._made[-1]
 
     def submit(self, type_: str = "simulate", **fields: Any) -> Body:
         answer = self.call("POST", "/jobs", json={"type": type_, **fields})

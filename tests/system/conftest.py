@@ -18,8 +18,10 @@ def stack(services: Services, tmp_path: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def admin(stack: Stack) -> Client:
-    return Client.admin(stack)
+def admin(stack: Stack) -> Iterator[Client]:
+    client = Client.admin(stack)
+    yield client
+    client.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
