@@ -1,6 +1,7 @@
 import os
 import socket
 import subprocess
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,3 +94,18 @@ def test_a_forgotten_secret_is_made_anew(tmp_path: Path) -> None:
         home.forget_secret("key")
         assert not home.has_secret("key")
         assert home.secret("key") != secret
+
+
+def test_a_process_started_by_hand_finds_its_environment(tmp_path: Path) -> None:
+    awkward = "postgresql://fairq:it's $HOME@127.0.0.1/fairq"
+    with Home(tmp_path) as home:
+        home.leave_environment({"DATABASE_URL": awkward})
+    told = subprocess.run(
+        ["sh", "-c", '. ./environment && printf %s "$DATABASE_URL"'],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == awkward
+    assert (tmp_path / "environment").stat().st_mode & 0o777 == 0o600

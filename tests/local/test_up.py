@@ -65,11 +65,10 @@ class Launcher:
     def children(self) -> dict[str, psutil.Process]:
         """Return the services and processes it keeps running, by what their commands name."""
         words = ("bin/postgres", "valkey-server", "webapp", "scheduler", "celery")
-        found = {}
-        for child in psutil.Process(self.process.pid).children():
-            command = " ".join(child.cmdline())
-            found.update({word: child for word in words if word in command})
-        return found
+        children = [
+            (child, command_of(child)) for child in psutil.Process(self.process.pid).children()
+        ]
+        return {word: child for child, command in children for word in words if word in command}
 
     def _is_up(self) -> bool:
         assert self.process.exit_code() is None, self.text()
@@ -84,6 +83,13 @@ class Launcher:
             directory=ROOT,
             stop=((signal.SIGTERM, PATIENCE),),
         )
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 @pytest.fixture(scope="module")
