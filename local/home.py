@@ -5,7 +5,9 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -74,6 +76,11 @@ class Home:
     def forget_secret(self, name: str) -> None:
         """Make no more use of a secret."""
         (self.path / "secrets" / name).unlink(missing_ok=True)
+
+    def leave_environment(self, values: Mapping[str, str]) -> None:
+        """Write down what a process started by hand needs to take part, for a shell to read."""
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+        self._write("environment", "\n".join(lines))
 
     def _make(self) -> None:
         try:

@@ -18,6 +18,9 @@ _BAD_SETTINGS = 2
 _CANNOT_START = 1
 _PATIENCE = timedelta(seconds=60)
 _PASSWORD = "admin_password"  # noqa: S105 - the name of the file that holds it
+_TO_TAKE_PART = ("DATABASE_URL", "REDIS_URL", "FAIRQ_HOME", "FAIRQ_SECRET_KEY")
+"""What has to be the same in every process of an installation."""
+
 _TO_BE_EMBEDDED = {
     "DATABASE_URL": "postgresql://embedded/fairq",
     "REDIS_URL": "redis://embedded/0",
@@ -87,6 +90,7 @@ class _Installation:
             **{name: service.url for name, service in self._embedded.items()},
         }
         self._settings = Settings.from_env(self._environment)
+        home.leave_environment({name: self._environment[name] for name in _TO_TAKE_PART})
         self._log = Log(sys.stdout)
         self._supervisor = Supervisor(self._log)
 
