@@ -1,7 +1,6 @@
 import os
 import socket
 import subprocess
-import subprocess
 import sys
 from pathlib import Path
 
