@@ -100,26 +100,47 @@ class Round:
         return found
 
     def play(self) -> None:
-        """Serve the hard reservation, then whoever is next, until nobody is left."""
-        if self._previous is not None and is_hard(self._previous, self._now):
-            self._serve(self._previous)
+        """Take turns until nobody is left; a hard reservation gives way to critical work only."""
+        kept = self._previous
+        holder = self._holder(kept) if kept is not None and is_hard(kept, self._now) else None
+        if kept is not None and holder is not None:
+            promise = kept.promised_at if holder.id == kept.job_id else None
+            self._keep_room(holder, kept.since, promise)
+            self.first_lacking = holder.id
+            self._take_turns(before=holder)
+            self._serve(holder)
+        self._take_turns()
+
+    def _take_turns(self, before: Candidate | None = None) -> None:
+        """Take all turns, or those of critical express work that come *before* a job."""
         turns = Turns(self.lines.values(), self.express_load)
         while (turn := turns.next()) is not None:
+            if before is not None and (turn.job is before or not turn.is_critical_express):
+                return
             self._take(turn)
             turns.express_load = self.express_load
             turns.put_back(turn.line)
 
-    def _serve(self, reservation: Reservation) -> None:
-        line = self.lines.get(reservation.owner_id)
-        turn = line.find(reservation.job_id, self.express_load) if line else None
-        if turn is None or self._refusal(turn.job, amount(turn.job)) is not None:
+    def _holder(self, kept: Reservation) -> Candidate | None:
+        """Return whose reservation it is: that of the head of the line it was made for."""
+        line = self.lines.get(kept.owner_id)
+        head = line.head if line is not None and line.has(kept.job_id) else None
+        if head is None or self._refusal(head, amount(head)) is not None:
+            return None
+        return head
+
+    def _serve(self, holder: Candidate) -> None:
+        line = self.lines[holder.owner_id]
+        turn = line.find(holder, self.express_load)
+        if not self._rooms.machine.fits(amount(holder)):
+            self._hold(turn, Hold(HoldCode.RESOURCES, need=holder.need))
             return
-        if self._rooms.machine.fits(amount(turn.job)):
+        if self._refusal(holder, amount(holder)) is None:
             self._admit(turn, Grounds.RESERVED)
-            return
-        self.first_lacking = turn.job.id
-        self._keep_room(turn.job, reservation.since, reservation.promised_at)
-        self._hold(turn, Hold(HoldCode.RESOURCES, need=turn.job.need))
+        self._gap = self.reservation = self.first_lacking = None
+        self._holds.clear()
+        for each in self.lines.values():
+            each.reopen()
 
     def _take(self, turn: Turn) -> None:
         need = amount(turn.job)

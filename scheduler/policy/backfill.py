@@ -20,7 +20,8 @@ class End(NamedTuple):
 def end_of(job: Running, now: datetime) -> End:
     """Predict the end of a running job; one that is overdue may end at any moment."""
     left = (job.started_at or now) + job.expected - now
-    return End(max(left, OVERDUE_ENDS_WITHIN).total_seconds(), amount(job))
+    left = left if left > timedelta(0) else OVERDUE_ENDS_WITHIN
+    return End(left.total_seconds(), amount(job))
 
 
 @dataclass(slots=True)

@@ -167,13 +167,16 @@ class Line:
                     first = Turn(key, self, heap[0][1])
         return first
 
-    def find(self, job_id: int, express_load: float) -> Turn | None:
-        """The turn of the series that holds a job, out of order."""
-        for place, heap in enumerate(self._heaps):
-            for entry in heap:
-                if any(job.id == job_id for job in entry[1]):
-                    return Turn(self._key(place, entry, express_load), self, entry[1])
-        return None
+    def has(self, job_id: int) -> bool:
+        """Tell whether a job waits in this line."""
+        return any(job.id == job_id for series in self._all_series for job in series)
+
+    def find(self, job: Candidate, express_load: float) -> Turn:
+        """Return the turn of the first job of a series, out of order."""
+        entry = next(
+            (standing(job), series) for series in self._all_series if series and series[0] is job
+        )
+        return Turn(self._key(self._place(job), entry, express_load), self, entry[1])
 
     def admit(self, turn: Turn, cost: float) -> None:
         """Charge *cost* for the job and let the next of its series come up."""

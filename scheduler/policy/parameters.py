@@ -74,7 +74,7 @@ LONGEST_STEP = timedelta(seconds=60)
 MEAN_COST_MEMORY = 50
 """Over how many ended jobs the mean cost is averaged: a spell of odd jobs passes unnoticed."""
 
-EXPECTED_DEFAULT = timedelta(seconds=5)
+EXPECTED_DEFAULT = timedelta(seconds=1)
 """What a job without history or estimate is taken to run.
 
 Short, because too long a guess keeps jobs out of gaps they would fit into.

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from scheduler.policy.admission import BEHIND, Admission, Round, cost, is_hard, play
-from scheduler.policy.ordering import Turn, Turns, standing
+from scheduler.policy.ordering import Turns, standing
 from scheduler.policy.reasons import Hold, HoldCode
-from scheduler.snapshot import Account, Candidate, Clock, Reservation, Resources, Snapshot
+from scheduler.snapshot import Account, Candidate, Clock, Reservation, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +60,19 @@ def _in_order(played: Round, snapshot: Snapshot) -> list[Candidate]:
     """Put the jobs left into the order in which they would be taken if there were room."""
     for line in played.lines.values():
         line.reopen()
-    order: list[Candidate] = []
-    kept, capacity = played.reservation, snapshot.limits.capacity
-    if kept is not None and is_hard(kept, snapshot.now):
-        first = played.lines[kept.owner_id].find(kept.job_id, played.express_load)
-        order.extend(_taken(first, capacity) if first else ())
     turns = Turns(played.lines.values(), played.express_load)
+    urgent: list[Candidate] = []
+    others: list[Candidate] = []
     while (turn := turns.next()) is not None:
-        order.extend(_taken(turn, capacity))
-        turns.express_load += cost(order[-1], capacity) if turn.is_express else 0.0
+        (urgent if turn.is_critical_express else others).append(turn.job)
+        charge = cost(turn.job, snapshot.limits.capacity)
+        turns.express_load += charge if turn.is_express else 0.0
+        turn.line.admit(turn, charge)
         turns.put_back(turn.line)
-    return order
-
-
-def _taken(turn: Turn, capacity: Resources | None) -> Iterator[Candidate]:
-    job = turn.job
-    turn.line.admit(turn, cost(job, capacity))
-    yield job
+    kept = played.reservation
+    if kept is not None and is_hard(kept, snapshot.now):
+        others.sort(key=lambda job: job.id != kept.job_id)
+    return urgent + others
 
 
 def _placed(

@@ -314,19 +314,58 @@ def test_a_reservation_keeps_its_first_moment_while_the_same_job_is_next() -> No
     assert made.reservation == Reservation(1, 1, NOON - seconds(3), NOON + seconds(30))
 
 
-def test_a_hard_reservation_keeps_its_promise_and_is_served_first_when_it_fits() -> None:
+def test_a_hard_reservation_keeps_its_promise() -> None:
     hard = Reservation(1, 1, NOON - seconds(5), NOON + seconds(10))
-    jobs = [job(1, 1, cpu=4), job(2, 2, cpu=4), job(3, 3, CRITICAL, cpu=4)]
-    accounts = [Account(1, meter=99, tag=99), Account(2, tag=0)]
+    busy = [running(9, 2, cpu=6, expected=30)]
 
-    waits = plan(snapshot(jobs, [running(9, cpu=6, expected=30)], reservation=hard))
-    starts = plan(
+    made = plan(snapshot([job(1, 1, cpu=4), job(2, 2, cpu=4)], busy, reservation=hard))
+
+    assert made.reservation == hard
+
+
+def test_a_hard_reservation_is_served_first_when_it_fits() -> None:
+    hard = Reservation(1, 1, NOON - seconds(5), NOON)
+    accounts = [Account(1, meter=99, tag=99), Account(2, tag=90)]
+    jobs = [job(1, 1, cpu=4), job(2, 2, cpu=4), job(3, 2, HIGH, cpu=4)]
+
+    made = plan(
         snapshot(jobs, [running(9, cpu=4)], accounts=accounts, reservation=hard, clock=Clock(90))
     )
 
-    assert waits.reservation == hard
-    assert waits.order == (1, 3, 2)
-    assert [(each.id, each.grounds) for each in starts.admissions] == [(1, Grounds.RESERVED)]
+    assert [(each.id, each.grounds) for each in made.admissions] == [(1, Grounds.RESERVED)]
+    assert made.reservation is not None
+    assert made.reservation.job_id == 3
+
+
+def test_critical_express_work_goes_before_a_hard_reservation_within_its_slip() -> None:
+    hard = Reservation(1, 1, NOON - seconds(5), NOON - seconds(50))
+    busy = [running(9, 3, cpu=4, expected=100)]
+
+    within = plan(
+        snapshot(
+            [job(1, 1, cpu=4), job(2, 2, CRITICAL, cpu=4, expected=10)], busy, reservation=hard
+        )
+    )
+    beyond = plan(
+        snapshot(
+            [job(1, 1, cpu=4), job(2, 2, CRITICAL, cpu=4, expected=11)], busy, reservation=hard
+        )
+    )
+
+    assert admitted(within) == [2]
+    assert within.reservation == hard
+    assert admitted(beyond) == [1]
+
+
+def test_a_hard_reservation_belongs_to_the_head_of_its_line() -> None:
+    hard = Reservation(1, 1, NOON - seconds(60), NOON + seconds(1))
+    jobs = [job(1, 1, LOW, cpu=4), job(2, 1, NORMAL, cpu=6), job(3, 2, cpu=4)]
+
+    waits = plan(snapshot(jobs, [running(9, 3, cpu=6, expected=30)], reservation=hard))
+    starts = plan(snapshot(jobs, [running(9, 3, cpu=2)], reservation=hard))
+
+    assert waits.reservation == Reservation(2, 1, hard.since, NOON + seconds(30))
+    assert [(each.id, each.grounds) for each in starts.admissions] == [(2, Grounds.RESERVED)]
 
 
 def test_a_soft_reservation_gives_way_to_whoever_has_received_less() -> None:
