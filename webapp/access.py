@@ -93,7 +93,9 @@ def check_password(username: str, password: str) -> Account | None:
 
     Views that call this are decorated with ``limit_sign_in``.
     """
-    user = db.session.scalar(select(User).where(func.lower(User.username) == username.lower()))
+    # Postgres takes no null characters; no name has one.
+    named = func.lower(User.username) == username.lower().replace("\0", " ")
+    user = db.session.scalar(select(User).where(named))
     # The connection is not held while the password is checked.
     known = None if user is None else (user.password_hash, user.active, account_of(user))
     db.session.rollback()
@@ -187,10 +189,11 @@ def _by_header() -> Account:
     credentials = request.authorization
     if credentials is None or credentials.type != "bearer" or not credentials.token:
         raise unauthenticated("The Authorization header must be: Bearer <token>.")
-    return _by_token(credentials.token, clock.now())
+    return by_token(credentials.token, clock.now())
 
 
-def _by_token(secret: str, now: datetime) -> Account:
+def by_token(secret: str, now: datetime) -> Account:
+    """Return whose token *secret* is. Raises a 401 problem for one that is not good."""
     found = db.session.execute(
         select(Token, User)
         .join(User, User.id == Token.user_id)

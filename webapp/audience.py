@@ -8,6 +8,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from scheduler.models import Token, User
+from webapp.access import Account
 
 ALL = "all"
 FLEET = "fleet"
@@ -17,9 +18,7 @@ FLEET = "fleet"
 class Client:
     """One connection and what proved who it is: the session's version, or a token."""
 
-    account_id: int
-    role: str
-    session_version: int
+    account: Account
     secret_hash: bytes | None = None
 
 
@@ -59,13 +58,17 @@ class Audience:
         """Tell whether anybody asks for everybody's jobs, or for the fleet."""
         return bool(self._watching[what])
 
+    def client(self, sid: str) -> Client | None:
+        """Return who is behind a connection."""
+        return self._clients.get(sid)
+
     def hears_of(self, owner_id: int) -> bool:
         """Tell whether anybody here is to know of an owner's jobs."""
         return self.is_watched(ALL) or owner_id in self.account_ids()
 
     def account_ids(self) -> set[int]:
         """Return whose connections there are."""
-        return {client.account_id for client in self._clients.values()}
+        return {client.account.id for client in self._clients.values()}
 
     def no_longer_welcome(self, session: Session, now: datetime) -> list[str]:
         """Return connections whose account, role, password or token has changed or ended."""
@@ -94,7 +97,8 @@ def _good_tokens(session: Session, hashes: Collection[bytes], now: datetime) -> 
 
 
 def _is_good(one: Client, accounts: set[tuple[int, str, int]], tokens: set[bytes]) -> bool:
-    if one.secret_hash is not None:
-        known = {(number, role) for number, role, _ in accounts}
-        return (one.account_id, one.role) in known and one.secret_hash in tokens
-    return (one.account_id, one.role, one.session_version) in accounts
+    account = one.account
+    if one.secret_hash is None:
+        return (account.id, account.role, account.session_version) in accounts
+    known = {(number, role) for number, role, _ in accounts}
+    return (account.id, account.role) in known and one.secret_hash in tokens

@@ -1,0 +1,219 @@
+"""Carries what the engine announces on Redis to the browsers of this web process.
+
+Every web process has a relay of its own and serves its own clients, so none needs to know of the
+others. What is lost while Redis is away, clients fetch again when they are told it is back.
+"""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import gevent
+from flask import Flask
+from redis import Redis, RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from scheduler import clock
+from scheduler.database import open_redis
+from scheduler.events import LIVE_CHANNEL
+from scheduler.states import UNFINISHED
+from webapp import live_messages
+from webapp.audience import ALL, FLEET, Audience, log_room, user_room
+from webapp.extensions import db
+from webapp.live_messages import Coalescer, Message
+from webapp.services import services_of
+from webapp.views import reads
+
+log = logging.getLogger(__name__)
+
+TICK = timedelta(seconds=1)
+"""How often queues and the fleet are told."""
+
+FLUSH = timedelta(milliseconds=50)
+"""How often changes that were held back are looked at."""
+
+RECHECK = timedelta(seconds=30)
+"""How often connections are asked whether they still may listen."""
+
+RECOUNT = timedelta(seconds=10)
+"""How often busy users are counted anew, should a message have been lost."""
+
+_SILENCE = timedelta(seconds=5)
+_BACKOFF_FIRST, _BACKOFF_MOST = timedelta(milliseconds=250), timedelta(seconds=5)
+
+
+class Emit(Protocol):
+    """Sends an event to everybody in some rooms, each connection once."""
+
+    def __call__(self, event: str, body: Message, rooms: Sequence[str] | None) -> None:
+        """Send; no rooms means everybody."""
+
+
+class Relay:
+    """One Redis subscription, one coalescer, one round a second."""
+
+    def __init__(
+        self, app: Flask, audience: Audience, emit: Emit, disconnect: Callable[[str], None]
+    ) -> None:
+        self._app = app
+        self._audience = audience
+        self._emit = emit
+        self._disconnect = disconnect
+        self._coalescer = Coalescer()
+        self._names: dict[int, str] = {}
+        self._dirty: set[int] = set()
+        self._counts: dict[int, dict[str, int]] = {}
+        self.is_connected = True
+
+    def start(self) -> None:
+        """Listen, flush and tick from now on, each in a greenlet of its own."""
+        gevent.spawn(self._listen)
+        gevent.spawn(self._every, FLUSH, lambda: self.flush(time.monotonic()))
+        gevent.spawn(self._every, TICK, lambda: self.tick(clock.now()))
+        gevent.spawn(self._every, RECOUNT, self._recount)
+        gevent.spawn(self._every, RECHECK, lambda: self.recheck(clock.now()))
+
+    def expect(self, account_id: int) -> None:
+        """Tell a user's queue on the next round: they have just connected."""
+        self._dirty.add(account_id)
+
+    def take(self, raw: str, now: float) -> None:
+        """Pass on one message of the channel."""
+        message = json.loads(raw)
+        match message["kind"]:
+            case "moves":
+                for move in message["moves"]:
+                    self._take_move(move, now)
+            case "progress" if self._audience.hears_of(message["owner_id"]):
+                change = live_messages.of_progress(message, self._name(message["owner_id"]))
+                self._offer(message, change, now)
+            case "log":
+                rooms = [log_room(message["owner_id"], message["job_id"])]
+                line = live_messages.of_log(message, self._name(message["owner_id"]))
+                self._emit("log", line, rooms)
+
+    def flush(self, now: float) -> None:
+        """Tell what was held back long enough."""
+        for (owner_id, _), change in self._coalescer.due(now=now):
+            self._tell(owner_id, change)
+
+    def tick(self, now: datetime) -> None:
+        """Tell every busy user their queue, and who asked the state of the fleet."""
+        with self._app.app_context():
+            session, redis = db.session(), services_of(self._app).redis
+            self._tell_queues(session, redis, now)
+            if self._audience.is_watched(FLEET):
+                self._emit("fleet", reads.fleet_body(session, now), [FLEET])
+
+    def recheck(self, now: datetime) -> None:
+        """Cut off who may no longer listen."""
+        with self._app.app_context():
+            for sid in self._audience.no_longer_welcome(db.session(), now):
+                self._disconnect(sid)
+
+    def _take_move(self, move: Mapping[str, Any], now: float) -> None:
+        owner_id = move["owner_id"]
+        if not self._audience.hears_of(owner_id):
+            return
+        self._dirty.add(owner_id)
+        self._offer(move, live_messages.of_move(move, self._name(owner_id)), now)
+        note = live_messages.notification(move)
+        if note is not None:
+            self._emit("notification", note, [user_room(owner_id)])
+
+    def _offer(self, message: Mapping[str, Any], change: Message, now: float) -> None:
+        key = (message["owner_id"], message["job_id"])
+        told = self._coalescer.offer(key, change, now=now)
+        if told is not None:
+            self._tell(message["owner_id"], told)
+
+    def _tell(self, owner_id: int, change: Message) -> None:
+        self._emit("job", change, [user_room(owner_id), ALL])
+
+    def _tell_queues(self, session: Session, redis: Redis, now: datetime) -> None:
+        here = self._audience.account_ids()
+        changed = self._dirty & here
+        self._dirty.clear()
+        self._counts = {who: counts for who, counts in self._counts.items() if who in here}
+        self._counts |= reads.unfinished_counts(session, changed)
+        bodies = reads.queue_bodies(session, redis, self._counts, now)
+        for account_id, body in bodies.items():
+            self._emit("queue", body, [user_room(account_id)])
+        self._counts = {who: counts for who, counts in self._counts.items() if any(counts.values())}
+
+    def _recount(self) -> None:
+        self._dirty |= set(self._counts)
+
+    def _name(self, account_id: int) -> str:
+        if account_id not in self._names:
+            with self._app.app_context():
+                self._names |= reads.names_of(db.session(), [account_id])
+        return self._names[account_id]
+
+    def _every(self, pause: timedelta, act: Callable[[], None]) -> None:
+        """Do *act* for ever. A service that is away is the others' business to tell of."""
+        failing = False
+        while True:
+            gevent.sleep(pause.total_seconds())
+            try:
+                act()
+            except (SQLAlchemyError, RedisError) as problem:
+                if not failing:
+                    log.warning("live round failed", extra={"problem": type(problem).__name__})
+                failing = True
+            else:
+                failing = False
+
+    def _listen(self) -> None:
+        pause = _BACKOFF_FIRST
+        while True:
+            try:
+                self._follow_channel()
+            except RedisError as problem:
+                self._went_away(problem)
+            gevent.sleep(pause.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnects
+            pause = min(pause * 2, _BACKOFF_MOST) if not self.is_connected else _BACKOFF_FIRST
+
+    def _follow_channel(self) -> None:
+        """Take messages until Redis goes away. A silent connection is asked whether it lives."""
+        patience = _SILENCE.total_seconds()
+        redis = open_redis(services_of(self._app).settings, socket_timeout=patience)
+        with redis, redis.pubsub() as channel:
+            channel.subscribe(LIVE_CHANNEL)
+            self._came_back()
+            asked = False
+            while True:
+                message = channel.get_message(timeout=patience)
+                if message is not None:
+                    asked = False
+                    self._take_safely(message)
+                elif asked:
+                    raise RedisError("no answer to a ping")
+                else:
+                    channel.ping()
+                    asked = True
+
+    def _take_safely(self, message: Mapping[str, Any]) -> None:
+        if message["type"] != "message":
+            return
+        try:
+            self.take(message["data"], time.monotonic())
+        except (ValueError, KeyError, SQLAlchemyError) as problem:
+            log.warning("live message lost", extra={"problem": repr(problem)})
+
+    def _came_back(self) -> None:
+        if not self.is_connected:
+            log.info("broker back, live events go on")
+            self.is_connected = True
+            self._emit("live", {"state": "live"}, None)
+
+    def _went_away(self, problem: RedisError) -> None:
+        if self.is_connected:
+            log.warning("broker away, live events pause", extra={"problem": str(problem)})
+            self.is_connected = False
+            self._emit("live", {"state": "away"}, None)

@@ -1,0 +1,74 @@
+// The Jobs page: rows change in place at once, the rest follows by loading the page again.
+
+import { setProgress, setStatus } from "./elements.js";
+import { isNews, target } from "./live.js";
+import * as refresh from "./refresh.js";
+
+const FINISHED = new Set(["completed", "failed", "cancelled"]);
+
+const rowOf = (owner, jobId) =>
+  document.querySelector(`[data-row][data-key="${CSS.escape(`${owner}/${jobId}`)}"]`);
+
+function changed({ detail: change }) {
+  if (!isNews(change)) return;
+  const row = rowOf(change.owner, change.job_id);
+  if (row && change.status) {
+    setStatus(row.querySelector("[data-status-chip]"), change.status);
+    row.dataset.status = change.status;
+  }
+  if (row && change.progress && !FINISHED.has(row.dataset.status)) setProgress(row, change.progress);
+  if (change.status) refresh.request();
+}
+
+function queue({ detail }) {
+  if (document.hidden) return;
+  const me = document.body.dataset.user;
+  let behind = false;
+  for (const job of detail.running) {
+    const row = rowOf(me, job.job_id);
+    if (row?.dataset.status === "running") setProgress(row, job.progress);
+    else if (row) behind = true;
+  }
+  for (const job of detail.waiting) showPlace(rowOf(me, job.job_id), job);
+  if (behind) refresh.request();
+}
+
+function showPlace(row, { position, message }) {
+  if (!row) return;
+  const place = row.querySelector("[data-place] span");
+  if (place) place.textContent = `#${position.toLocaleString("en")}`;
+  const words = row.querySelector("[data-waiting]");
+  if (words && words.textContent !== message) {
+    words.textContent = message;
+    words.title = message;
+  }
+}
+
+function focusRow(step) {
+  const links = [...document.querySelectorAll("[data-row-link]")];
+  if (links.length === 0) return;
+  const here = links.findIndex((link) => link.closest("tr").contains(document.activeElement));
+  const next = here === -1 ? (step > 0 ? 0 : links.length - 1) : here + step;
+  links[Math.min(Math.max(next, 0), links.length - 1)].focus();
+}
+
+export const keys = {
+  j: () => focusRow(1),
+  k: () => focusRow(-1),
+  "/": () => {
+    const box = document.querySelector("[data-query]");
+    box.focus();
+    box.select();
+  },
+};
+
+export function start() {
+  target.addEventListener("job", changed);
+  target.addEventListener("queue", queue);
+  for (const select of document.querySelectorAll("[data-filter] select")) {
+    select.addEventListener("change", () => select.form.requestSubmit());
+  }
+  document.querySelector("[data-filter]").addEventListener("formdata", ({ formData }) => {
+    for (const [name, value] of [...formData]) if (!value) formData.delete(name);
+  });
+}

@@ -1,0 +1,83 @@
+// Brings the page up to date: loads it again and morphs the parts that are marked data-part.
+// The server renders once, for the first look and for every later one.
+
+import * as clock from "./clock.js";
+import { morph } from "./morph.js";
+
+const GATHER = 120;
+const PAUSE = 1000;
+
+const listeners = [];
+let timer = null;
+let running = null;
+let again = false;
+let last = 0;
+let stale = false;
+
+/** Call *listener* with the fresh document after every update. */
+export function onRefresh(listener) {
+  listeners.push(listener);
+}
+
+/** Update soon; calls that come together share one update. A hidden page waits until it is seen. */
+export function request() {
+  if (document.hidden) {
+    stale = true;
+  } else if (timer === null) {
+    timer = setTimeout(now, Math.max(GATHER, last + PAUSE - performance.now()));
+  }
+}
+
+/** Update at once. Resolves to whether the page now shows the truth. */
+export function now() {
+  clearTimeout(timer);
+  timer = null;
+  if (running) {
+    again = true;
+    return running;
+  }
+  running = load().finally(() => {
+    running = null;
+    last = performance.now();
+    if (again) {
+      again = false;
+      request();
+    }
+  });
+  return running;
+}
+
+async function load() {
+  stale = false;
+  let response;
+  try {
+    response = await fetch(location.href, { headers: { Accept: "text/html" } });
+  } catch {
+    return false;
+  }
+  if (response.redirected && new URL(response.url).pathname === "/sign-in") {
+    document.dispatchEvent(new CustomEvent("fairq:signed-out"));
+    return false;
+  }
+  if (!response.ok) return false;
+  apply(new DOMParser().parseFromString(await response.text(), "text/html"));
+  return true;
+}
+
+function apply(fresh) {
+  const time = fresh.querySelector('meta[name="server-time"]');
+  if (time) clock.synchronise(time.content);
+  clock.show(fresh);
+  const reveals = fresh.querySelectorAll("[data-with-scripts]");
+  for (const element of reveals) element.hidden = false;
+  for (const part of document.querySelectorAll("[data-part]")) {
+    const wanted = fresh.getElementById(part.id);
+    if (!wanted) part.replaceChildren();
+    else for (const element of morph(part, wanted)) element.classList?.add("arrived");
+  }
+  for (const listener of listeners) listener(fresh);
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && stale) now();
+});

@@ -1,0 +1,80 @@
+"""Signing in and out, and the choice of theme."""
+
+from flask import Blueprint, make_response, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
+from flask_login import logout_user
+
+from webapp import access
+from webapp.schemas import PASSWORD_LIMIT
+from webapp.services import services
+from webapp.views import frame
+
+bp = Blueprint("auth", __name__)
+
+_THEME_SECONDS = 365 * 86_400
+
+_WRONG = "This username and password do not go together."
+_TOO_MANY = "Too many attempts. Wait a minute before the next one."
+
+
+@bp.get("/sign-in")
+def sign_in() -> ResponseReturnValue:
+    """Show the door; who is in already goes on."""
+    target = frame.safe_target(request.args.get("next"))
+    if access.caller() is not None:
+        return redirect(target)
+    return _door(target)
+
+
+@bp.post("/sign-in")
+@access.limit_sign_in
+def try_password() -> ResponseReturnValue:
+    """Open a session for the right password; never tell which half was wrong."""
+    target = frame.safe_target(request.form.get("next"))
+    username, password = request.form.get("username", ""), request.form.get("password", "")
+    fits = len(password) <= PASSWORD_LIMIT and "\0" not in username
+    account = access.check_password(username.strip(), password) if fits else None
+    if account is None:
+        return _door(target, username=username, problem=_WRONG), 401
+    access.open_session(account)
+    return redirect(target)
+
+
+@bp.errorhandler(RateLimitExceeded)
+def too_many(error: RateLimitExceeded) -> ResponseReturnValue:
+    """Say at the door that it stays shut for a while."""
+    target = frame.safe_target(request.form.get("next"))
+    answer = _door(target, username=request.form.get("username", ""), problem=_TOO_MANY)
+    return answer, 429, {"Retry-After": str(error.limit.limit.get_expiry())}
+
+
+@bp.post("/sign-out")
+@frame.page
+def sign_out() -> ResponseReturnValue:
+    """End the session."""
+    logout_user()
+    session.clear()
+    return redirect(url_for("auth.sign_in"))
+
+
+@bp.post("/theme")
+def set_theme() -> ResponseReturnValue:
+    """Remember light, dark or the system's choice; where scripts are off this is the switch."""
+    chosen = request.form.get("theme", "")
+    answer = make_response(redirect(frame.safe_target(request.form.get("next"))))
+    if chosen in frame.THEMES:
+        answer.set_cookie(
+            frame.THEME_COOKIE,
+            chosen,
+            max_age=_THEME_SECONDS,
+            samesite="Lax",
+            secure=services().settings.cookie_secure,
+        )
+    return answer
+
+
+def _door(target: str, *, username: str = "", problem: str = "") -> str:
+    return render_template(
+        "auth/sign_in.html", next=target, username=username, problem=problem
+    )

@@ -1,0 +1,144 @@
+"""The Jobs page, a job's own page, submitting and cancelling by form."""
+
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Response,
+    flash,
+    make_response,
+    redirect,
+    render_template,
+    request,
+)
+from flask.typing import ResponseReturnValue
+
+from scheduler import clock
+from scheduler.errors import SubmissionRefused
+from scheduler.models import Job, JobType
+from scheduler.states import JobStatus, Role
+from scheduler.store import cancellation
+from webapp import access, presentation, queries
+from webapp.errors import Problem
+from webapp.extensions import db
+from webapp.forms import JobForm
+from webapp.services import services
+from webapp.submitting import finish, take_in
+from webapp.views import frame, history, listing, reads
+
+bp = Blueprint("jobs", __name__)
+bp.record(frame.furnish)
+
+LOGS_SHOWN = 200
+EVENTS_SHOWN = 200
+DEPENDENTS_SHOWN = 20
+
+
+@bp.get("/")
+@frame.page
+def index() -> ResponseReturnValue:
+    """Show the jobs the reader may see, narrowed by what the address says."""
+    account = frame.reader()
+    filters = listing.filters_of(request.args)
+    spoken = listing.spoken(filters)
+    if spoken is not None:
+        return redirect(listing.url_of(spoken))
+    return render_template(
+        "jobs/index.html", view=listing.listing(account, filters, request.args)
+    )
+
+
+def job_page(job: Job) -> Response:
+    """Show everything known about one job the reader may see."""
+    frame.reader()
+    session, now = db.session(), clock.now()
+    view = queries.one_job(session, services().redis, job)
+    shown = listing.jobs_to_json([view])[0]
+    tries = queries.attempts(session, job)
+    moves, _ = queries.events(session, job, limit=EVENTS_SHOWN)
+    around: dict[str, Any] = {
+        "attempts": [history.attempt(one, now) for one in tries],
+        "logs": reads.last_logs(session, job, limit=LOGS_SHOWN),
+        "logs_shown": LOGS_SHOWN,
+        "timeline": history.timeline(moves),
+        "dependencies": view.depends_on,
+        "dependents": queries.children_of(session, job, limit=DEPENDENTS_SHOWN),
+        "peak_memory_mb": history.peak_memory_mb(tries),
+        "cpu_units": history.average_cpu_units(tries),
+        "is_stopping": reads.cancel_is_asked(session, job),
+        "curl": presentation.curl(request.host_url, history.submission_of(shown)),
+    }
+    return make_response(render_template("jobs/show.html", job=shown, page=around))
+
+
+@bp.get("/submit")
+@frame.page
+def submit() -> ResponseReturnValue:
+    """Show the types of jobs, or the form of one; ``like`` fills it from an existing job."""
+    account = access.require(role=Role.USER)
+    like, kind = request.args.get("like"), request.args.get("type")
+    if like is not None:
+        job = access.find_job(account, like, request.args.get("owner"))
+        view = queries.one_job(db.session(), services().redis, job)
+        model = history.submission_of(listing.jobs_to_json([view])[0])
+        return _form_page(JobForm.like(_type(job.type), model))
+    if kind is not None:
+        return _form_page(JobForm.empty(_type(kind)))
+    frame.reader()
+    return render_template("jobs/submit.html", types=queries.job_types(db.session()))
+
+
+@bp.post("/submit")
+@frame.page
+def submit_form() -> ResponseReturnValue:
+    """Submit what the form says, by the path the JSON side takes; problems stand at the fields."""
+    account = access.require(role=Role.USER)
+    form = JobForm.filled(_type(request.args.get("type", "")), request.form)
+    wanted = form.request()
+    if wanted is None:
+        return _form_page(form, 422)
+    try:
+        intake = take_in(account, [wanted], batch=False)
+    except SubmissionRefused as refusal:
+        db.session.rollback()
+        form.refuse(refusal.path, str(refusal))
+        return _form_page(form, 422)
+    job_id = intake.jobs[0].job.job_id
+    finish(intake.moves)
+    flash(f"{job_id} was there already." if intake.duplicates else f"{job_id} is submitted.")
+    return redirect(frame.job_url({"job_id": job_id}))
+
+
+@bp.post("/jobs/<job_id:job_id>/cancel")
+@frame.page
+def cancel(job_id: str) -> ResponseReturnValue:
+    """Cancel a job, then go back to where the button was."""
+    account, session = access.require(role=Role.USER), db.session()
+    job = access.find_job(account, job_id, request.args.get("owner"))
+    moves = cancellation.cancel(session, job.id)
+    session.refresh(job)
+    _flash_outcome(job, asked=bool(moves))
+    finish(moves)
+    back = frame.job_url({"job_id": job_id, "owner": request.args.get("owner")})
+    return redirect(frame.safe_target(request.form.get("next") or back))
+
+
+def _flash_outcome(job: Job, *, asked: bool) -> None:
+    if job.status == JobStatus.RUNNING:
+        flash(f"{job.job_id} is asked to stop.")
+    elif asked:
+        flash(f"{job.job_id} is cancelled.")
+    else:
+        flash(f"{job.job_id} had finished before.", "error")
+
+
+def _type(name: str) -> JobType:
+    found = db.session.get(JobType, name) if name.isprintable() else None
+    if found is None:
+        raise Problem("not_found", f"No worker has registered a type named {name!r}.")
+    return found
+
+
+def _form_page(form: JobForm, status: int = 200) -> ResponseReturnValue:
+    frame.reader()
+    return render_template("jobs/submit.html", form=form), status

@@ -1,0 +1,211 @@
+"""What the Jobs page shows: filters from the address, a keyset page, counts by status."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import url_for
+from werkzeug.datastructures import MultiDict
+
+from scheduler import clock
+from scheduler.states import FINISHED, JobClass, JobStatus
+from webapp import access, queries, serialise
+from webapp.access import Account
+from webapp.bodies import parse_query
+from webapp.extensions import db
+from webapp.schemas import JobsQuery
+from webapp.services import services
+from webapp.views import reads
+
+FILTERS = ("status", "type", "priority", "tag", "owner", "q")
+"""What the address of the Jobs page may narrow, in the order it is shown."""
+
+_KEYS = {*FILTERS} - {"q"}
+
+_CHIPS = (
+    JobStatus.RUNNING,
+    JobStatus.QUEUED,
+    JobStatus.READY,
+    JobStatus.RETRYING,
+    JobStatus.SCHEDULED,
+    JobStatus.BLOCKED,
+    JobStatus.COMPLETED,
+    JobStatus.FAILED,
+    JobStatus.CANCELLED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One status above the table, with how many jobs are in it."""
+
+    name: str
+    status: str
+    count: str
+    url: str
+    here: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveFilter:
+    """One filter in use, and where the page is without it."""
+
+    name: str
+    value: str
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The Jobs page."""
+
+    jobs: Sequence[Mapping[str, Any]]
+    filters: Mapping[str, str]
+    chips: Sequence[Chip]
+    active: Sequence[ActiveFilter]
+    types: Sequence[str]
+    owners: Sequence[str]
+    previous_url: str | None
+    next_url: str | None
+    first_url: str
+    paged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One keyset page, newest first, and the cursors on both sides of it."""
+
+    jobs: Sequence[queries.JobView]
+    newer: str | None
+    older: str | None
+
+
+def filters_of(args: MultiDict[str, str]) -> dict[str, str]:
+    """Return the filters that an address names."""
+    return {name: args[name].strip() for name in FILTERS if args.get(name, "").strip()}
+
+
+def spoken(filters: Mapping[str, str]) -> dict[str, str] | None:
+    """Return *filters* with ``status:running`` and its like in the text taken at their word.
+
+    None if the text says nothing of the kind.
+    """
+    words = filters.get("q", "").split()
+    said = {key: value for key, value in map(_pair, words) if value}
+    if not said:
+        return None
+    rest = " ".join(word for word in words if not _pair(word)[1])
+    kept = {name: value for name, value in filters.items() if name != "q"} | said
+    return kept | ({"q": rest} if rest else {})
+
+
+def url_of(filters: Mapping[str, str], **more: str) -> str:
+    """Return the address of the Jobs page under *filters*."""
+    ordered = {name: filters[name] for name in FILTERS if name in filters} | more
+    return url_for("jobs.index") + (f"?{urlencode(ordered)}" if ordered else "")
+
+
+def listing(account: Account, filters: Mapping[str, str], args: Mapping[str, str]) -> Listing:
+    """Read the page. Raises a 422 problem for filters or a cursor that make no sense."""
+    query = parse_query(JobsQuery, MultiDict(filters))
+    visible = access.visible_jobs(account, query.owner)
+    session, cursor, back = db.session(), args.get("cursor"), args.get("back")
+    part = _newer_part(visible, query, back) if back else _part(visible, query, cursor)
+    counts = queries.count_by_status(session, visible) | reads.count_finished(session, visible)
+    return Listing(
+        jobs=jobs_to_json(part.jobs),
+        filters=filters,
+        chips=_chips(filters, counts),
+        active=_active(filters),
+        types=[kind.name for kind in queries.job_types(session)],
+        owners=reads.usernames(session) if account.sees_everybody else (),
+        previous_url=part.newer and url_of(filters, back=part.newer),
+        next_url=part.older and url_of(filters, cursor=part.older),
+        first_url=url_of(filters),
+        paged=bool(cursor or back),
+    )
+
+
+def jobs_to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
+    """Return jobs as the JSON side answers them, with what only pages say beside."""
+    now, has_worker = clock.now(), queries.has_live_worker(db.session())
+    return [
+        serialise.job_to_json(view, now=now, has_worker=has_worker)
+        | {"reason_job_id": view.job.reason_job_id}
+        for view in views
+    ]
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, _, value = word.partition(":")
+    return (key, value) if key in _KEYS else ("", "")
+
+
+def _part(visible: Any, query: JobsQuery, cursor: str | None) -> _Part:
+    page = _page(visible, query, cursor, oldest_first=False)
+    newer = _cursor_at(page.jobs[0]) if cursor and page.jobs else None
+    return _Part(page.jobs, newer, page.next_cursor)
+
+
+def _newer_part(visible: Any, query: JobsQuery, cursor: str) -> _Part:
+    page = _page(visible, query, cursor, oldest_first=True)
+    jobs = list(reversed(page.jobs))
+    return _Part(jobs, page.next_cursor, _cursor_at(jobs[-1]) if jobs else None)
+
+
+def _page(
+    visible: Any, query: JobsQuery, cursor: str | None, *, oldest_first: bool
+) -> queries.JobPage:
+    return queries.list_jobs(
+        db.session(),
+        services().redis,
+        visible,
+        _wanted(query),
+        limit=query.limit,
+        cursor=cursor,
+        oldest_first=oldest_first,
+    )
+
+
+def _wanted(query: JobsQuery) -> queries.Filter:
+    return queries.Filter(
+        statuses=query.statuses(),
+        types=query.type,
+        classes={JobClass(word) for word in query.priority if word in set(JobClass)},
+        levels={int(word) for word in query.priority if word.isdecimal()},
+        tags=query.tag,
+        text=query.q,
+    )
+
+
+def _cursor_at(view: queries.JobView) -> str:
+    return queries.write_cursor(view.job.id)
+
+
+def _chips(filters: Mapping[str, str], counts: Mapping[JobStatus, int]) -> list[Chip]:
+    others = {name: value for name, value in filters.items() if name != "status"}
+    chosen = filters.get("status", "")
+    everything = Chip("all", "", "", url_of(others), not chosen)
+    return [everything] + [
+        Chip(status, status, _count(status, counts[status]), url_of(others | {"status": status}), chosen == status)
+        for status in _CHIPS
+        if counts[status] or chosen == status
+    ]
+
+
+def _count(status: JobStatus, count: int) -> str:
+    if status in FINISHED and count > reads.COUNT_LIMIT:
+        return f"{reads.COUNT_LIMIT:,}+"
+    return f"{count:,}"
+
+
+def _active(filters: Mapping[str, str]) -> list[ActiveFilter]:
+    return [
+        ActiveFilter(
+            "text" if name == "q" else name,
+            value,
+            url_of({other: kept for other, kept in filters.items() if other != name}),
+        )
+        for name, value in filters.items()
+    ]

@@ -1,0 +1,40 @@
+"""The Workers page: what runs jobs, its health and what it runs. For operators."""
+
+from typing import Any
+
+from flask import Blueprint, Response, make_response, render_template
+from sqlalchemy.orm import Session
+
+from scheduler.states import Role
+from scheduler.store import fleet
+from webapp import access, figures, queries
+from webapp.extensions import db
+from webapp.views import frame, reads
+
+bp = Blueprint("workers", __name__)
+
+
+def workers_page() -> Response:
+    """Show the workers; the address is shared with the JSON side."""
+    access.require(role=Role.OPERATOR)
+    frame.reader()
+    return make_response(render_template("workers/index.html", fleet=_overview(db.session())))
+
+
+def _overview(session: Session) -> dict[str, Any]:
+    """Return the workers, what the live ones offer together, and what is taken of it."""
+    live = {worker.name for worker in fleet.live_workers(session)}
+    running = queries.running_on(session)
+    return {
+        "workers": [
+            {
+                "worker": worker,
+                "alive": worker.name in live,
+                "running": running.get(worker.name, []),
+            }
+            for worker in queries.workers(session)
+        ],
+        "live": len(live),
+        "capacity": figures.offer(fleet.capacity(session)),
+        "reserved": reads.reserved(session),
+    }
