@@ -36,6 +36,12 @@ class Timed(Payload):
     duration_seconds: Seconds = Field(0, description="How long the job takes at least.")
 
 
+class Demonstration(Timed):
+    """A payload of a stand-in for larger work, which takes long enough to be watched."""
+
+    duration_seconds: Seconds = Field(1, description="How long the job takes at least.")
+
+
 P = TypeVar("P", bound=BaseModel)
 Handler = Callable[[Any, P], Any]
 """Takes a context and its payload, returns something JSON can hold."""

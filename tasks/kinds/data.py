@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tasks.catalogue import Timed, job_type
+from tasks.catalogue import Demonstration, job_type
 from tasks.context import Context
 from tasks.kinds.pace import take_time
 
@@ -23,7 +23,7 @@ Symbol = Annotated[str, Field(min_length=1, max_length=20)]
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 
 
-class Fetch(Timed):
+class Fetch(Demonstration):
     """What to fetch, and from where."""
 
     source: str = Field("market_api", max_length=200)
@@ -51,7 +51,7 @@ def prices(symbol: str, days: int) -> list[float]:
     return walk
 
 
-class Processing(Timed):
+class Processing(Demonstration):
     """What to compute from: *values*, or the made-up prices of *symbols*."""
 
     values: list[Number] | None = Field(None, min_length=2, max_length=100_000)
@@ -87,7 +87,7 @@ def figures(values: Sequence[float], window: int) -> dict[str, float]:
     }
 
 
-class Export(Timed):
+class Export(Demonstration):
     """What to write."""
 
     symbols: list[Symbol] = Field(default=["AAPL", "GOOGL"], min_length=1, max_length=100)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.catalogue import Timed, job_type
+from tasks.catalogue import Demonstration, job_type
 from tasks.context import Context
 from tasks.kinds.data import Symbol, figures, prices, write_file
 from tasks.kinds.pace import take_time
@@ -12,7 +12,7 @@ from tasks.kinds.pace import take_time
 _WINDOW = 5
 
 
-class Market(Timed):
+class Market(Demonstration):
     """What to report on."""
 
     title: str = Field("Market report", min_length=1, max_length=200)
@@ -28,7 +28,7 @@ def report_generation(context: Context, payload: Market) -> dict[str, Any]:
     return _publish(context, payload.title, f"{payload.days} days\n\n{table}")
 
 
-class Daily(Timed):
+class Daily(Demonstration):
     """Which report, and for which day."""
 
     report_type: str = Field("daily_summary", min_length=1, max_length=100)
