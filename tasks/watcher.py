@@ -48,6 +48,8 @@ class Watched:
     beat_at: float = field(default_factory=lambda: time.monotonic() + _BEAT_SECONDS)
     note_at: float = 0.0
     asked_to_stop: bool = False
+    over: bool = False
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
     def wakes_at(self) -> float:
         """Return when there is something to do."""
@@ -72,13 +74,18 @@ class Watcher:
 
     @contextmanager
     def watching(self, watched: Watched) -> Iterator[None]:
-        """Look after an attempt while the block runs."""
+        """Look after an attempt while the block runs.
+
+        What was being written then is written, so that the outcome and the last lines come after.
+        """
         self._start()
         self._watch(watched)
         try:
             yield
         finally:
             self._watch(None)
+            with watched.writing:
+                watched.over = True
 
     def close(self) -> None:
         """End the thread. Harmless twice, and before there was one."""
@@ -130,7 +137,9 @@ class Watcher:
         now = time.monotonic()
         if watched.notebook and now >= watched.note_at:
             watched.note_at = now + _NOTE_SECONDS
-            self._write_notes(watched)
+            with watched.writing:
+                if not watched.over:
+                    self._write_notes(watched)
         if now >= watched.beat_at:
             watched.beat_at = now + _BEAT_SECONDS
             self._beat(watched)

@@ -1,0 +1,373 @@
+"""Handlers run in this very thread, as they do in a worker's process; outcomes go to Postgres."""
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from celery.exceptions import Ignore, Reject, Retry
+from redis import Redis, retry
+from redis.backoff import NoBackoff
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from local.home import free_port
+from scheduler.events import LIVE_CHANNEL, WAKE_KEY, Announcer
+from scheduler.models import JobEvent, JobLog
+from scheduler.settings import Settings
+from scheduler.states import JobStatus
+from scheduler.store.cancellation import cancel
+from tasks.catalogue import Catalogue, Payload, Timed, job_type
+from tasks.context import Cancelled, Context, DoNotRetry, RetryAfter
+from tasks.ledger import Ledger
+from tasks.runner import Runner
+from tests.services import eventually
+from tests.tasks.conftest import Jobs, Wanted
+
+pytestmark = pytest.mark.timeout(120, method="thread")
+
+WORKER = "here@test"
+Act = Callable[[Context], Any]
+
+
+class Counted(Timed):
+    count: int = 1
+
+
+class Bench:
+    """A runner whose one kind of job does what the test says."""
+
+    def __init__(self, ledger: Ledger, jobs: Jobs, settings: Settings) -> None:
+        self.catalogue = Catalogue()
+        self.tasks: dict[str, Any] = {}
+        self.jobs = jobs
+        self.runner = Runner(ledger, self.catalogue, self.tasks, settings)
+        self._names = itertools.count()
+
+    def kind(self, act: Act) -> str:
+        name = f"kind{next(self._names)}"
+
+        @job_type(name, payload=Payload, catalogue=self.catalogue)
+        def handler(context: Context, _payload: Payload) -> Any:
+            return act(context)
+
+        return name
+
+    def run(self, act: Act, **columns: Any) -> Wanted:
+        attempt = self.jobs.queue(self.kind(act), **columns)
+        self.runner.run([attempt], worker=WORKER)
+        return attempt
+
+
+@pytest.fixture
+def bench(ledger: Ledger, jobs: Jobs, settings: Settings) -> Iterator[Bench]:
+    bench = Bench(ledger, jobs, settings)
+    yield bench
+    bench.runner.close()
+
+
+def raiser(error: BaseException) -> Act:
+    def act(_context: Context) -> Any:
+        raise error
+
+    return act
+
+
+def spin(_context: Context) -> None:
+    while True:
+        pass
+
+
+def test_a_job_is_claimed_run_and_completed(bench: Bench, committed_engine: Engine) -> None:
+    attempt = bench.run(lambda context: {"by": context.owner})
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.worker) == (JobStatus.COMPLETED, WORKER)
+    assert job.result["by"].startswith("user")
+    assert bench.jobs.active(attempt) is None
+    with Session(committed_engine) as session:
+        verbs = session.scalars(select(JobEvent.verb).order_by(JobEvent.seq)).all()
+    assert verbs == ["start", "succeed"]
+
+
+def test_the_handler_gets_its_payload_as_a_model(bench: Bench) -> None:
+    @job_type("counted", payload=Counted, catalogue=bench.catalogue)
+    def counted(_context: Context, payload: Counted) -> int:
+        return payload.count
+
+    attempt = bench.jobs.queue("counted", payload={"count": 3})
+    bench.runner.run([attempt], worker=WORKER)
+
+    assert bench.jobs.look(attempt).result == 3
+
+
+def test_use_of_memory_and_cpu_is_recorded(bench: Bench) -> None:
+    def work(_context: Context) -> None:
+        block = bytearray(200 * 2**20)
+        block[::4096] = b"x" * len(block[::4096])
+        sum(range(3_000_000))
+
+    heavy, light = bench.run(work), bench.run(lambda _: None)
+
+    assert bench.jobs.attempt(heavy).peak_memory_mb > 200
+    assert bench.jobs.attempt(heavy).cpu_seconds > 0.02
+    assert bench.jobs.attempt(light).peak_memory_mb < bench.jobs.attempt(heavy).peak_memory_mb
+
+
+ENDINGS = [
+    (raiser(ValueError("no\x00")), JobStatus.RETRYING, "ValueError", "no\N{REPLACEMENT CHARACTER}"),
+    (raiser(MemoryError()), JobStatus.RETRYING, "MemoryError", "MemoryError"),
+    (raiser(SystemExit(3)), JobStatus.RETRYING, "SystemExit", "3"),
+    (raiser(KeyboardInterrupt()), JobStatus.RETRYING, "KeyboardInterrupt", "KeyboardInterrupt"),
+    (raiser(Cancelled()), JobStatus.RETRYING, "Cancelled", "Cancelled"),
+    (raiser(DoNotRetry("never")), JobStatus.FAILED, "DoNotRetry", "never"),
+    (raiser(RetryAfter(60, "later")), JobStatus.RETRYING, "RetryAfter", "later"),
+    (lambda _: float("nan"), JobStatus.FAILED, "ResultInvalid", "not JSON"),
+    (lambda _: object(), JobStatus.FAILED, "ResultInvalid", "not JSON"),
+    (lambda _: "x" * 1_000_000, JobStatus.FAILED, "ResultInvalid", "more than"),
+    (lambda _: "a\x00", JobStatus.FAILED, "ResultInvalid", "NUL"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("act", "status", "error", "said"), ENDINGS, ids=[f"{e[2]}-{e[3]}" for e in ENDINGS]
+)
+def test_whatever_a_handler_does_ends_its_attempt_only(
+    bench: Bench, act: Act, status: JobStatus, error: str, said: str
+) -> None:
+    attempt = bench.run(act)
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.error_type) == (status, error)
+    assert said in (job.error_message or "")
+    assert bench.jobs.status(bench.run(lambda _: 1)) is JobStatus.COMPLETED
+
+
+def test_the_traceback_begins_in_the_handler(bench: Bench) -> None:
+    attempt = bench.run(raiser(ValueError("bad")))
+
+    told = bench.jobs.attempt(attempt).traceback
+    assert told is not None
+    assert "raise error" in told
+    assert "tasks/runner.py" not in told
+
+
+def test_retry_after_chooses_when_the_next_attempt_starts(bench: Bench) -> None:
+    attempt = bench.run(raiser(RetryAfter(600)))
+
+    job = bench.jobs.look(attempt)
+    ended = bench.jobs.attempt(attempt).finished_at
+    assert job.due_at is not None
+    assert ended is not None
+    assert (job.due_at - ended).total_seconds() == pytest.approx(600, abs=1)
+
+
+def test_a_payload_that_does_not_fit_fails_for_good_and_says_where(bench: Bench) -> None:
+    job_type("counted", payload=Counted, catalogue=bench.catalogue)(lambda _c, _p: None)
+
+    attempt = bench.jobs.queue("counted", payload={"count": "many", "more": 1})
+    bench.runner.run([attempt], worker=WORKER)
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.error_type) == (JobStatus.FAILED, "PayloadInvalid")
+    assert "count: " in (job.error_message or "")
+    assert "more: " in (job.error_message or "")
+
+
+def test_a_type_this_worker_does_not_know_is_left_to_another(bench: Bench) -> None:
+    attempt = bench.jobs.queue("unheard_of")
+    bench.runner.run([attempt], worker=WORKER)
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.error_type) == (JobStatus.RETRYING, "UnknownToThisWorker")
+
+
+def test_a_job_is_stopped_after_its_time(bench: Bench) -> None:
+    began = time.monotonic()
+
+    attempt = bench.run(spin, timeout_seconds=0.2)
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.error_type) == (JobStatus.RETRYING, "TimeLimitExceeded")
+    assert job.error_message == "stopped after 0.2 s"
+    assert time.monotonic() - began < 10
+
+
+def test_a_second_message_for_the_same_attempt_runs_nothing(bench: Bench) -> None:
+    runs: list[int] = []
+    attempt = bench.run(lambda context: runs.append(context.attempt))
+
+    bench.runner.run([attempt], worker=WORKER)
+
+    assert runs == [1]
+
+
+def test_a_late_report_of_a_lost_attempt_changes_nothing(
+    bench: Bench, committed_engine: Engine
+) -> None:
+    def lose_the_attempt(context: Context) -> str:
+        with committed_engine.begin() as connection:
+            connection.execute(text("UPDATE jobs SET attempt = attempt + 1"))
+            connection.execute(text("UPDATE active SET attempt = attempt + 1"))
+        return "too late"
+
+    attempt = bench.run(lose_the_attempt)
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.result) == (JobStatus.RUNNING, None)
+
+
+def test_attempts_of_one_message_run_in_order_and_are_all_reported(bench: Bench) -> None:
+    order: list[str] = []
+    kind = bench.kind(lambda context: order.append(context.job_id))
+    attempts = [bench.jobs.queue(kind) for _ in range(5)]
+    gone = bench.jobs.queue(kind)
+    bench.jobs.run(lambda session: cancel(session, gone[0]))
+
+    bench.runner.run([*attempts[:2], gone, *attempts[2:]], worker=WORKER)
+
+    assert order == [bench.jobs.look(attempt).job_id for attempt in attempts]
+    assert {bench.jobs.status(attempt) for attempt in attempts} == {JobStatus.COMPLETED}
+    assert bench.jobs.status(gone) is JobStatus.CANCELLED
+
+
+def test_a_failure_between_successes_is_reported_with_them(bench: Bench) -> None:
+    good, bad = bench.kind(lambda _: 1), bench.kind(raiser(DoNotRetry("no")))
+    attempts = [bench.jobs.queue(kind) for kind in (good, bad, good)]
+
+    bench.runner.run(attempts, worker=WORKER)
+
+    assert [bench.jobs.status(attempt) for attempt in attempts] == [
+        JobStatus.COMPLETED,
+        JobStatus.FAILED,
+        JobStatus.COMPLETED,
+    ]
+
+
+def test_the_rest_of_a_message_is_given_back_when_one_job_takes_long(bench: Bench) -> None:
+    def take_long(_context: Context) -> None:
+        eventually(lambda: bench.jobs.status(second) is JobStatus.READY)
+
+    first = bench.jobs.queue(bench.kind(take_long))
+    second = bench.jobs.queue(bench.kind(lambda _: pytest.fail("was given back")))
+
+    bench.runner.run([first, second], worker=WORKER)
+
+    assert bench.jobs.status(first) is JobStatus.COMPLETED
+    assert bench.jobs.look(second).attempts_forgiven == 1
+
+
+def test_a_success_is_reported_while_the_next_job_of_its_message_runs(bench: Bench) -> None:
+    def wait_for_first(_context: Context) -> None:
+        eventually(lambda: bench.jobs.status(first) is JobStatus.COMPLETED)
+
+    first = bench.jobs.queue(bench.kind(lambda _: 1))
+    second = bench.jobs.queue(bench.kind(wait_for_first))
+
+    bench.runner.run([first, second], worker=WORKER)
+
+    assert bench.jobs.status(second) is JobStatus.COMPLETED
+
+
+def test_lines_written_last_are_kept_with_the_outcome(
+    bench: Bench, committed_engine: Engine
+) -> None:
+    def talk(context: Context) -> None:
+        context.info("hello")
+        context.progress(0.4, "nearly")
+        raise DoNotRetry("no")
+
+    attempt = bench.run(talk)
+
+    job = bench.jobs.look(attempt)
+    assert (job.progress_fraction, job.progress_message) == (0.4, "nearly")
+    with Session(committed_engine) as session:
+        lines = session.execute(select(JobLog.job_id, JobLog.attempt, JobLog.message)).all()
+    assert lines == [(*attempt, "hello")]
+
+
+def test_moves_and_lines_are_told_after_the_commit_and_the_scheduler_is_woken(
+    bench: Bench, redis_client: Redis
+) -> None:
+    with redis_client.pubsub(ignore_subscribe_messages=True) as ear:
+        ear.subscribe(LIVE_CHANNEL)
+        eventually(lambda: redis_client.pubsub_numsub(LIVE_CHANNEL)[0][1] == 1)
+
+        bench.run(lambda context: context.info("hello"))
+
+        told = [eventually(partial(ear.get_message, timeout=0.1)) for _ in range(3)]
+    bodies = [json.loads(message["data"]) for message in told]
+    assert [body["kind"] for body in bodies] == ["moves", "moves", "log"]
+    assert [body["moves"][0]["verb"] for body in bodies[:2]] == ["start", "succeed"]
+    assert bodies[2]["lines"][0]["message"] == "hello"
+    assert redis_client.llen(WAKE_KEY) == 1
+
+
+def test_a_plain_celery_task_gets_its_payload_as_keywords(bench: Bench) -> None:
+    bench.tasks["shop.add"] = lambda a, b: a + b
+
+    attempt = bench.jobs.queue("shop.add", payload={"a": 1, "b": 2})
+    bench.runner.run([attempt], worker=WORKER)
+
+    assert bench.jobs.look(attempt).result == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "name"),
+    [
+        (Ignore(), JobStatus.COMPLETED, None),
+        (Retry("busy", when=60), JobStatus.RETRYING, "RetryAfter"),
+        (Reject("no", requeue=False), JobStatus.FAILED, "DoNotRetry"),
+        (Reject("later", requeue=True), JobStatus.RETRYING, "Reject"),
+    ],
+)
+def test_celerys_own_ways_to_end_a_task_are_understood(
+    bench: Bench, error: Exception, status: JobStatus, name: str | None
+) -> None:
+    def task() -> None:
+        raise error
+
+    bench.tasks["shop.task"] = task
+    attempt = bench.jobs.queue("shop.task")
+    bench.runner.run([attempt], worker=WORKER)
+
+    assert (bench.jobs.status(attempt), bench.jobs.look(attempt).error_type) == (status, name)
+
+
+def test_an_outcome_is_kept_until_postgres_is_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = iter(range(3))
+    once = Ledger.once
+
+    def sometimes_away(ledger: Ledger, act: Any, *, durable: bool) -> Any:
+        if over.is_set() and next(refusals, None) is not None:
+            raise OperationalError("", {}, Exception("the server is away"))
+        return once(ledger, act, durable=durable)
+
+    over = threading.Event()
+    monkeypatch.setattr(Ledger, "once", sometimes_away)
+
+    attempt = bench.run(lambda _: over.set())
+
+    assert bench.jobs.status(attempt) is JobStatus.COMPLETED
+    assert next(refusals, None) is None
+
+
+def test_nothing_escapes_when_redis_is_away(
+    committed_engine: Engine, jobs: Jobs, settings: Settings
+) -> None:
+    nowhere = Redis(port=free_port(), retry=retry.Retry(NoBackoff(), 0))
+    bench = Bench(Ledger(committed_engine, Announcer(nowhere)), jobs, settings)
+
+    attempt = bench.run(lambda context: context.info("hello"))
+
+    bench.runner.close()
+    assert jobs.status(attempt) is JobStatus.COMPLETED
+    with Session(committed_engine) as session:
+        assert session.scalar(select(func.count()).select_from(JobLog)) == 1
