@@ -24,6 +24,7 @@ from scheduler.models import (
 from scheduler.policy.meters import rank
 from scheduler.states import (
     ACTIVE,
+    DEFAULT_LEVEL,
     FINISHED,
     CancelReason,
     Condition,
@@ -32,6 +33,7 @@ from scheduler.states import (
     JobStatus,
     Role,
 )
+from scheduler.store.submission import Submission
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -101,6 +103,17 @@ def make_worker(session: Session, name: str = WORKER, **columns: Any) -> Worker:
     session.add(worker)
     session.flush()
     return worker
+
+
+def make_submission(job_id: str | None = None, **fields: Any) -> Submission:
+    """Make what somebody asks for: nothing but what cannot be left out."""
+    defaults: dict[str, Any] = {
+        "type": "simulate",
+        "payload": {},
+        "priority_level": DEFAULT_LEVEL[fields.get("job_class", JobClass.NORMAL)],
+        "job_class": JobClass.NORMAL,
+    }
+    return Submission(job_id=job_id, **(defaults | fields))
 
 
 def make_job(

@@ -56,6 +56,14 @@ class Capacity:
     slots: int
 
 
+@dataclass(frozen=True, slots=True)
+class LargestJob:
+    """The most one job may ask for; None where nobody knows."""
+
+    cpu_units: Decimal | None
+    memory_mb: int | None
+
+
 _REGISTER_TYPES = text("""
 INSERT INTO job_types (name, description, payload_schema, cpu_units, memory_mb, timeout_seconds,
                        retry_config, executor, registered_at)
@@ -113,6 +121,20 @@ FROM offered CROSS JOIN policy
 """)
 
 
+_LARGEST_JOB = text("""
+WITH policy AS (
+    SELECT cap_cpu_units, cap_memory_mb FROM policy_versions ORDER BY version DESC LIMIT 1
+),
+offered AS (
+    SELECT sum(cpu_units) AS cpu_units, sum(memory_mb) AS memory_mb FROM workers
+    WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
+)
+SELECT LEAST(offered.cpu_units, policy.cap_cpu_units) AS cpu_units,
+       CAST(LEAST(offered.memory_mb, policy.cap_memory_mb) AS bigint) AS memory_mb
+FROM offered CROSS JOIN policy
+""")
+
+
 def register_types(session: Session, specs: Sequence[TypeSpec]) -> None:
     """Make kinds of jobs known, or known anew."""
     body = json.dumps([asdict(spec) for spec in specs], allow_nan=False)
@@ -154,3 +176,11 @@ def live_workers(session: Session) -> list[Worker]:
 def capacity(session: Session) -> Capacity:
     """Return what the live workers offer together, or less where the policy caps it."""
     return Capacity(**fetch(session, _CAPACITY, silence=SILENCE)[0])
+
+
+def largest_job(session: Session) -> LargestJob:
+    """Return how large a job may be to fit some day.
+
+    With no worker alive only the policy tells: the job waits for a worker.
+    """
+    return LargestJob(**fetch(session, _LARGEST_JOB, silence=SILENCE)[0])

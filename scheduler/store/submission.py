@@ -92,13 +92,18 @@ placed AS (
         ELSE :is_ready END AS status
     FROM timed ORDER BY place
 ),
+-- Ids follow the order of the submission; rows are written in the order of their names, so that
+-- two submissions of the same jobs meet at the first of them and cannot block each other.
+numbered AS (
+    SELECT *, nextval(pg_get_serial_sequence('jobs', 'id')) AS id FROM placed
+),
 moved AS (
     INSERT INTO jobs (
-        owner_id, job_id, type, status, job_class, priority_level, description, tags, payload,
+        id, owner_id, job_id, type, status, job_class, priority_level, description, tags, payload,
         cpu_units, memory_mb, retry_config, timeout_seconds, estimated_seconds, executor,
         callback_url, start_by, idempotency_key, content_hash, request_id, rank_offset,
         open_dependencies, created_at, run_at, due_at, ready_at, rank)
-    SELECT :owner, job_id, type, status, job_class, priority_level, description,
+    SELECT id, :owner, job_id, type, status, job_class, priority_level, description,
            ARRAY(SELECT jsonb_array_elements_text(tags)), payload, cpu_units, memory_mb,
            retry_config, timeout_seconds, estimated_seconds, executor, callback_url, start_by,
            idempotency_key, decode(content_hash, 'hex'), request_id, rank_offset, dependencies,
@@ -107,7 +112,7 @@ moved AS (
            CASE WHEN status = :is_ready THEN now() END,
            CASE WHEN status = :is_ready
                 THEN CAST(EXTRACT(epoch FROM now()) * 1000000 AS bigint) + rank_offset END
-    FROM placed ORDER BY place
+    FROM numbered ORDER BY job_id
     ON CONFLICT DO NOTHING
     RETURNING *, 'submit' AS verb, CAST(NULL AS jsonb) AS data
 ),
@@ -135,15 +140,25 @@ SELECT id, job_id, idempotency_key, content_hash FROM jobs
 WHERE owner_id = :owner AND (job_id = ANY(:names) OR idempotency_key = ANY(:keys))
 """)
 
-_OWNER = text("""
-SELECT LEAST(users.cap_backlog, groups.cap_backlog) AS cap_backlog
-FROM users LEFT JOIN groups ON groups.id = users.group_id WHERE users.id = :owner
-""")
-
-_BACKLOG = text("""
-SELECT count(*) FROM (
-    SELECT 1 FROM jobs WHERE owner_id = :owner AND status = ANY(:unfinished) LIMIT :limit
-) AS unfinished
+# Counted no further than it matters.
+_BACKLOGS = text("""
+SELECT 'your' AS whose, cap_backlog AS cap, (
+    SELECT count(*) FROM (
+        SELECT FROM jobs WHERE owner_id = users.id AND status = ANY(:unfinished)
+        LIMIT users.cap_backlog + 1
+    ) AS unfinished
+) AS waiting
+FROM users WHERE id = :owner AND cap_backlog IS NOT NULL
+UNION ALL
+SELECT 'your group''s', groups.cap_backlog, (
+    SELECT count(*) FROM (
+        SELECT FROM users AS members JOIN jobs ON jobs.owner_id = members.id
+        WHERE members.group_id = groups.id AND jobs.status = ANY(:unfinished)
+        LIMIT groups.cap_backlog + 1
+    ) AS unfinished
+)
+FROM users JOIN groups ON groups.id = users.group_id
+WHERE users.id = :owner AND groups.cap_backlog IS NOT NULL
 """)
 
 
@@ -236,17 +251,19 @@ class _Intake:
                 raise PayloadInvalid(problem.message, path=self._path(place, field))
 
     def _check_sizes(self, types: Mapping[str, JobType]) -> None:
-        capacity = fleet.capacity(self._session)
-        if capacity.slots == 0:
-            return  # nothing alive says how much there is; the job waits and tells so
+        largest = fleet.largest_job(self._session)
         for place, one in enumerate(self._submissions):
             job_type = types[one.type]
             cpu_units = one.cpu_units or job_type.cpu_units
             memory_mb = one.memory_mb or job_type.memory_mb
-            if cpu_units > capacity.cpu_units or memory_mb > capacity.memory_mb:
+            if largest.cpu_units is not None and cpu_units > largest.cpu_units:
                 raise NeverFits(
-                    f"asks for {cpu_units:f} CPU units and {memory_mb} MB; all workers together"
-                    f" offer {capacity.cpu_units:f} and {capacity.memory_mb}",
+                    f"asks for {cpu_units:f} CPU units; there are {largest.cpu_units:f} in all",
+                    path=self._path(place, "resource_requirements"),
+                )
+            if largest.memory_mb is not None and memory_mb > largest.memory_mb:
+                raise NeverFits(
+                    f"asks for {memory_mb} MB of memory; there are {largest.memory_mb} in all",
                     path=self._path(place, "resource_requirements"),
                 )
 
@@ -272,20 +289,21 @@ class _Intake:
         return found
 
     def _check_backlog(self) -> None:
-        cap = run(self._session, _OWNER, owner=self._owner_id).scalar_one()
-        if cap is None:
-            return
-        waiting = run(
-            self._session,
-            _BACKLOG,
-            owner=self._owner_id,
-            unfinished=sorted(UNFINISHED),
-            limit=cap + 1,
-        ).scalar_one()
-        if waiting + len(self._submissions) > cap:
+        backlogs = run(
+            self._session, _BACKLOGS, owner=self._owner_id, unfinished=sorted(UNFINISHED)
+        )
+        for whose, cap, waiting in backlogs:
+            if waiting + len(self._submissions) > cap:
+                self._refuse_beyond(cap, waiting, whose)
+
+    def _refuse_beyond(self, cap: int, waiting: int, whose: str) -> None:
+        """Refuse what passes the cap, not counting jobs that are there already."""
+        known = {row.id for row in self._existing(names=set(self._names), keys=self._keys())}
+        new = len(self._submissions) - len(known)
+        if new and waiting + new > cap:
             raise BacklogFull(
-                f"{waiting} unfinished jobs and {len(self._submissions)} more pass your backlog"
-                f" limit of {cap}; submit again when some have finished"
+                f"{waiting} unfinished jobs and {new} more pass {whose} backlog limit of {cap};"
+                " submit again when some have finished"
             )
 
     def _row(self, place: int, job_type: JobType) -> dict[str, Any]:
@@ -324,8 +342,7 @@ class _Intake:
         """Return the id of every job of the submission, new or known before."""
         if len(created) == len(self._names):
             return [created[name] for name in self._names]
-        keys = [one.idempotency_key for one in self._submissions if one.idempotency_key]
-        rows = self._existing(names=set(self._names) - set(created), keys=keys)
+        rows = self._existing(names=set(self._names) - set(created), keys=self._keys())
         by_name = {row.job_id: row for row in rows}
         by_key = {row.idempotency_key: row for row in rows if row.idempotency_key}
         ids = []
@@ -338,6 +355,9 @@ class _Intake:
                 raise JobIdConflict(known.job_id, path=self._path(place, "job_id"))
             ids.append(known.id)
         return ids
+
+    def _keys(self) -> list[str]:
+        return [one.idempotency_key for one in self._submissions if one.idempotency_key]
 
     def _existing(self, *, names: set[str], keys: Sequence[str] = ()) -> list[Any]:
         rows = run(
