@@ -3,8 +3,9 @@
 import logging
 import re
 import time
+from http import HTTPStatus
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, abort, g, request
 from ulid import ULID
 
 from webapp.services import services
@@ -43,6 +44,8 @@ def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{str(ULID()).lower()}"
     g.began = time.perf_counter()
+    if "\0" in request.path:
+        abort(HTTPStatus.NOT_FOUND)  # Postgres would refuse it: nothing here is called so
 
 
 def _finish(response: Response) -> Response:

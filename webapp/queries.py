@@ -14,9 +14,11 @@ from typing import Any
 
 from redis import Redis
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Select,
     Text,
+    any_,
     cast,
     func,
     or_,
@@ -24,7 +26,7 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from scheduler.events import Standing, read_standing
 from scheduler.models import (
@@ -132,7 +134,7 @@ def list_jobs(
     that is not one of ours.
     """
     start = None if cursor is None else read_cursor(cursor)
-    listing = _Listing(visible, wanted, start, limit, oldest_first=oldest_first)
+    listing = Listing(visible, wanted, limit=limit, start=start, oldest_first=oldest_first)
     rows = [(job, owner) for job, owner in session.execute(listing.page())]
     more = len(rows) > limit
     rows = rows[:limit]
@@ -156,12 +158,9 @@ def jobs_by_ids(
 
     New jobs are not in the leader's books yet; if they are not linked either, one statement does.
     """
-    rows = [
-        (job, owner)
-        for job, owner in session.execute(
-            select(Job, User.username).join(User, User.id == Job.owner_id).where(Job.id.in_(ids))
-        )
-    ]
+    rows = session.execute(
+        select(Job, User.username).join(User, User.id == Job.owner_id).where(_among(Job.id, ids))
+    ).all()
     links = parents_of(session, ids) if have_links else {}
     counts = {} if are_new and not have_links else count_dependents(session, ids)
     return {
@@ -199,7 +198,7 @@ def parents_of(session: Session, ids: Collection[int]) -> dict[int, list[Link]]:
             Dependency.met,
         )
         .join(Job, Job.id == Dependency.parent_id)
-        .where(Dependency.child_id.in_(ids))
+        .where(_among(Dependency.child_id, ids))
         .order_by(Dependency.child_id, Dependency.parent_id)
     )
     links: dict[int, list[Link]] = {}
@@ -228,7 +227,7 @@ def count_dependents(session: Session, ids: Collection[int]) -> dict[int, int]:
     """Return how many jobs wait, or waited, for each."""
     rows = session.execute(
         select(Dependency.parent_id, func.count())
-        .where(Dependency.parent_id.in_(ids))
+        .where(_among(Dependency.parent_id, ids))
         .group_by(Dependency.parent_id)
     )
     return dict(rows.all())
@@ -361,7 +360,7 @@ def read_cursor(cursor: str) -> int:
     raise Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
 
 
-class _Listing:
+class Listing:
     """The statements of one page.
 
     With statuses, one index range per status is read in order and merged: a single range with
@@ -372,10 +371,10 @@ class _Listing:
         self,
         visible: ColumnElement[bool],
         wanted: Filter,
-        start: int | None,
-        limit: int,
         *,
-        oldest_first: bool,
+        limit: int,
+        start: int | None = None,
+        oldest_first: bool = False,
     ) -> None:
         self._visible = visible
         self._wanted = wanted
@@ -429,6 +428,11 @@ class _Listing:
 
     def _order(self, column: Any) -> Any:
         return column.asc() if self._oldest_first else column.desc()
+
+
+def _among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
+    # One array, because ten thousand parameters would take longer to write than to look up.
+    return column == any_(cast(list(ids), ARRAY(BigInteger)))
 
 
 def _unindexed(wanted: Filter) -> list[ColumnElement[bool]]:

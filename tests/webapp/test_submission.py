@@ -1,5 +1,6 @@
 """POST /jobs and POST /jobs/batch."""
 
+import itertools
 import json
 from datetime import timedelta
 from typing import Any
@@ -389,7 +390,7 @@ def test_a_cycle_is_refused_by_name_and_nothing_is_stored(
     assert (answer.status_code, answer.json["code"]) == (422, "dependency_cycle")
     cycle = answer.json["cycle"]
     assert cycle[0] == cycle[-1]
-    assert all(ring[one] == other for one, other in zip(cycle, cycle[1:], strict=False))
+    assert all(ring[one] == other for one, other in itertools.pairwise(cycle))
     assert set(cycle) == set(ring)
     assert count_jobs(store) == 0
 

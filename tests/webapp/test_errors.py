@@ -1,0 +1,154 @@
+"""Problem details everywhere, and nothing about the inside."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from scheduler.settings import Settings
+from scheduler.states import Scope
+from tests.conftest import make_settings
+from tests.services import Services
+from tests.webapp.conftest import MakePerson
+from webapp import create_app, queries
+from webapp.errors import CODES, MEDIA_TYPE
+from webapp.schemas import ProblemDetails
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing/here", 404, "not_found"),
+        ("GET", "/jobs/none", 404, "not_found"),
+        ("GET", "/jobs/nu%00ll", 404, "not_found"),
+        ("GET", "/users/nu%00ll", 404, "not_found"),
+        ("DELETE", "/jobs", 405, "method_not_allowed"),
+        ("OPTIONS", "/jobs", 405, "method_not_allowed"),
+        ("TRACE", "/me", 405, "method_not_allowed"),
+        ("GET", "/users", 403, "forbidden"),
+        ("GET", "/jobs?limit=x", 422, "validation_failed"),
+    ],
+)
+def test_every_refusal_is_a_problem(
+    person: MakePerson, method: str, path: str, status: int, code: str
+) -> None:
+    answer = person("ann").ask(method, path)
+
+    problem = ProblemDetails.model_validate_json(answer.data)
+    assert answer.mimetype == MEDIA_TYPE
+    assert (answer.status_code, problem.status, problem.code) == (status, status, code)
+    assert problem.type.endswith(code)
+    assert problem.title
+    assert problem.detail
+    assert problem.request_id == answer.headers["X-Request-ID"]
+    if status == 405:
+        assert "GET" in answer.headers["Allow"]
+
+
+def test_a_failure_tells_nothing_but_the_request_id(
+    person: MakePerson, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = person("ann")
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("the inside")
+
+    monkeypatch.setattr(queries, "job_types", fail)
+    answer = ann.get("/types")
+
+    assert (answer.status_code, answer.json["code"]) == (500, "internal_error")
+    assert "inside" not in answer.text
+    assert "Traceback" not in answer.text
+    assert answer.json["request_id"] == answer.headers["X-Request-ID"]
+    assert "the inside" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "outage", [OperationalError("SELECT secrets", {}, Exception("host 10.0.0.1")), PoolTimeout()]
+)
+def test_a_database_that_is_away_is_told_without_its_words(
+    person: MakePerson, monkeypatch: pytest.MonkeyPatch, outage: Exception
+) -> None:
+    ann = person("ann")
+
+    def fail(*_: Any) -> None:
+        raise outage
+
+    monkeypatch.setattr(queries, "job_types", fail)
+    answer = ann.get("/types")
+
+    assert (answer.status_code, answer.json["code"]) == (503, "unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "secrets" not in answer.text
+    assert "10.0.0.1" not in answer.text
+
+
+def unreachable(services: Services, tmp_path: Any) -> Settings:
+    return make_settings(
+        services,
+        tmp_path,
+        DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+        REDIS_URL="redis://127.0.0.1:1/0",
+    )
+
+
+def test_without_database_and_broker_everything_answers_503(
+    services: Services, tmp_path: Any
+) -> None:
+    client = create_app(unreachable(services, tmp_path)).test_client()
+    token = {"Authorization": "Bearer fq_x"}
+
+    answers = [
+        client.get("/jobs", headers=token),
+        client.post("/jobs", headers=token, json={"type": "simulate"}),
+        client.get("/jobs/x", headers=token | BROWSER),
+        client.post("/tokens", json={"name": "x", "scopes": ["read"]}, auth=("ann", "x")),
+    ]
+
+    assert [answer.status_code for answer in answers] == [503] * 4
+    assert all(answer.headers["Retry-After"] for answer in answers)
+    assert answers[2].mimetype == "text/html"
+    assert client.get("/healthz").status_code == 200
+
+
+def test_browsers_get_a_page(person: MakePerson) -> None:
+    answer = person("ann").get("/nothing/here", headers=BROWSER)
+
+    assert (answer.status_code, answer.mimetype) == (404, "text/html")
+    assert answer.headers["X-Request-ID"] in answer.text
+
+
+def test_missing_and_insufficient_credentials_differ(app: Flask, person: MakePerson) -> None:
+    nobody = app.test_client().get("/me")
+    weak = person("ann", scopes={Scope.SUBMIT}).get("/me")
+
+    assert (nobody.status_code, nobody.json["code"]) == (401, "unauthenticated")
+    assert nobody.headers["WWW-Authenticate"] == 'Bearer realm="fairq"'
+    assert (weak.status_code, weak.json["code"]) == (403, "insufficient_scope")
+    assert "WWW-Authenticate" not in weak.headers
+
+
+def test_every_code_comes_with_an_error_status() -> None:
+    assert all(400 <= status < 600 for status in CODES.values())
+
+
+def test_the_store_session_is_left_clean_after_a_failure(
+    person: MakePerson, store: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = person("ann")
+    real = queries.jobs_by_ids
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(queries, "jobs_by_ids", fail)
+    failed = ann.post("/jobs", {"type": "simulate", "job_id": "it"})
+    monkeypatch.setattr(queries, "jobs_by_ids", real)
+
+    assert failed.status_code == 500
+    assert ann.get("/jobs/it").status_code == 404
