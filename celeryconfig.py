@@ -1,6 +1,6 @@
 """What Celery is told, with the reason for each setting; for workers and whoever sends to them."""
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from scheduler.settings import Settings
 from scheduler.states import JobClass
@@ -19,7 +19,9 @@ broker_transport_options = {
     "unacked_restore_throttle": 1,  # ... and every time, not every tenth
     "socket_keepalive": True,  # notice a broker that went away without a word
 }
-task_queues = tuple(Queue(str(name)) for name in JobClass)  # in the order they are served
+task_queues = tuple(  # in the order they are served
+    Queue(name, Exchange(name), routing_key=name) for name in map(str, JobClass)
+)
 task_default_queue = str(JobClass.NORMAL)  # Celery wants one; dispatch always names the queue
 task_create_missing_queues = False  # a misspelt queue is an error, not a list nobody reads
 task_serializer = "json"  # messages hold ids only

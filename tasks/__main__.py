@@ -24,8 +24,10 @@ def main(arguments: Sequence[str]) -> int:
         settings = Settings.from_env()
     except SettingsInvalid as problem:
         return _refuse("\n".join(problem.problems))
-    with Session(make_engine(settings)) as session, session.begin():
+    engine = make_engine(settings)
+    with Session(engine) as session, session.begin():
         register_types(session, specs_of_kinds(CATALOGUE))
+    engine.dispose()
     sys.stdout.write(f"registered {len(CATALOGUE)} job types of {tasks.kinds.__name__}\n")
     return 0
 

@@ -188,9 +188,12 @@ def resolve(host: str, port: int, *, private: bool) -> Sequence[str]:
 def is_public(address: str) -> bool:
     """Tell whether an address is reachable by everybody, with whatever it wraps."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return all(
-        one.is_global and not one.is_multicast and not one.is_reserved for one in _unwrapped(ip)
-    )
+    return all(_is_open(one) for one in _unwrapped(ip))
+
+
+def _is_open(ip: Address) -> bool:
+    site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or site_local)
 
 
 def _unwrapped(ip: Address) -> list[Address]:
