@@ -44,6 +44,8 @@ _CONTROLS = (
 )
 """Every field of the form beside those of the payload."""
 
+_LARGE = {"lines", "json"}
+
 _KINDS = {"integer": "number", "number": "number", "boolean": "boolean", "string": "text"}
 
 
@@ -162,10 +164,14 @@ class JobForm:
             "resource_requirements": needs,
             "retry_config": retry,
             "tags": [tag.strip() for tag in values["tags"].split(",") if tag.strip()],
-            "depends_on": [_dependency(line) for line in values["depends_on"].split("\n") if line.strip()],
+            "depends_on": [
+                _dependency(line) for line in values["depends_on"].split("\n") if line.strip()
+            ],
             "run_at": self._run_at(),
         }
-        return body | {name: value for name, value in optional.items() if value not in ({}, [], None)}
+        return body | {
+            name: value for name, value in optional.items() if value not in ({}, [], None)
+        }
 
     def _payload(self) -> Any:
         if self.mode == "json":
@@ -230,7 +236,8 @@ def payload_fields(
         if payload == {} and kind == "boolean" and member.get("default") is True:
             value = "true"
         made.append(_field(name, member, kind, value, required=name in required))
-    return made
+    # Postgres keeps no order of keys; what has to be filled in comes first, what is large last.
+    return sorted(made, key=lambda one: (not one.required, one.kind in _LARGE))
 
 
 def resolve(member: Any, schema: Schema) -> Schema:

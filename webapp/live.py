@@ -53,6 +53,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     server = socketio.server
     relay = Relay(
         app,
+        settings,
         audience,
         functools.partial(_emit, server),
         functools.partial(server.disconnect, namespace="/"),
@@ -93,7 +94,7 @@ class _Live(Namespace):  # type: ignore[misc]  # Flask-SocketIO ships no annotat
         _catch_up(account, given.get("seq"), everybody=everybody)
         self._say("live", {"state": "live" if relay.is_connected else "away"})
 
-    def on_disconnect(self, reason: object = None) -> None:
+    def on_disconnect(self, _: object = None) -> None:
         """Forget who has gone."""
         _audience().leave(_sid())
 

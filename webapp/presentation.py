@@ -12,6 +12,8 @@ from flask import Flask
 
 from scheduler.states import CancelReason, JobClass, JobStatus, Outcome
 
+_NOTHING = "\N{EN DASH}"
+
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _FINE_BELOW = 10
 _GIGABYTE_MB = 1024
@@ -71,7 +73,7 @@ _OUTCOME_TONES: Mapping[str | None, JobStatus] = {
 def duration(seconds: float | Decimal | None) -> str:
     """Say a length of time in at most two units, exact enough to compare rows."""
     if seconds is None:
-        return "–"
+        return _NOTHING
     value = max(float(seconds), 0.0)
     if value < _FINE_BELOW and not isinstance(seconds, int):
         return f"{value:.1f} s"
@@ -82,6 +84,11 @@ def duration(seconds: float | Decimal | None) -> str:
     if value < _DAY:
         return f"{int(value // _HOUR)} h {int(value % _HOUR // _MINUTE):02d} min"
     return f"{int(value // _DAY)} d {int(value % _DAY // _HOUR)} h"
+
+
+def limit(seconds: float) -> str:
+    """Say a length of time that somebody chose, without parts that are nothing."""
+    return duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min").replace(".0 s", " s")
 
 
 def instant(value: str | datetime) -> datetime:
@@ -127,7 +134,7 @@ def full_time(value: str | datetime) -> str:
 def memory(megabytes: float | Decimal | None) -> str:
     """Say an amount of memory."""
     if megabytes is None:
-        return "–"
+        return _NOTHING
     value = float(megabytes)
     if value < _GIGABYTE_MB:
         return f"{value:.0f} MB"
@@ -137,7 +144,7 @@ def memory(megabytes: float | Decimal | None) -> str:
 def number(value: float | Decimal | None) -> str:
     """Write a number without trailing zeros, thousands apart."""
     if value is None:
-        return "–"
+        return _NOTHING
     text = f"{float(value):,.3f}"
     return text.rstrip("0").rstrip(".")
 
@@ -236,6 +243,7 @@ def curl(base_url: str, submission: Mapping[str, Any]) -> str:
 def init_app(app: Flask) -> None:
     """Give the templates their filters."""
     app.add_template_filter(duration)
+    app.add_template_filter(limit)
     app.add_template_filter(relative)
     app.add_template_filter(stamp)
     app.add_template_filter(full_time)

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from scheduler import clock
 from scheduler.database import open_redis
 from scheduler.events import LIVE_CHANNEL
-from scheduler.states import UNFINISHED
+from scheduler.settings import Settings
 from webapp import live_messages
 from webapp.audience import ALL, FLEET, Audience, log_room, user_room
 from webapp.extensions import db
@@ -58,9 +58,15 @@ class Relay:
     """One Redis subscription, one coalescer, one round a second."""
 
     def __init__(
-        self, app: Flask, audience: Audience, emit: Emit, disconnect: Callable[[str], None]
+        self,
+        app: Flask,
+        settings: Settings,
+        audience: Audience,
+        emit: Emit,
+        disconnect: Callable[[str], None],
     ) -> None:
         self._app = app
+        self._settings = settings
         self._audience = audience
         self._emit = emit
         self._disconnect = disconnect
@@ -182,8 +188,8 @@ class Relay:
     def _follow_channel(self) -> None:
         """Take messages until Redis goes away. A silent connection is asked whether it lives."""
         patience = _SILENCE.total_seconds()
-        redis = open_redis(services_of(self._app).settings, socket_timeout=patience)
-        with redis, redis.pubsub() as channel:
+        redis = open_redis(self._settings, socket_timeout=patience)
+        with redis, redis.pubsub() as channel:  # type: ignore[no-untyped-call]  # redis annotates it in part
             channel.subscribe(LIVE_CHANNEL)
             self._came_back()
             asked = False

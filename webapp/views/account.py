@@ -113,7 +113,10 @@ def _about(account: Account) -> dict[str, Any]:
 
 
 def _token_body(given: MultiDict[str, str]) -> dict[str, Any]:
-    body: dict[str, Any] = {"name": given.get("name", "").strip(), "scopes": given.getlist("scopes")}
+    body: dict[str, Any] = {
+        "name": given.get("name", "").strip(),
+        "scopes": given.getlist("scopes"),
+    }
     days = given.get("days", "").strip()
     if not days:
         return body

@@ -75,6 +75,4 @@ def set_theme() -> ResponseReturnValue:
 
 
 def _door(target: str, *, username: str = "", problem: str = "") -> str:
-    return render_template(
-        "auth/sign_in.html", next=target, username=username, problem=problem
-    )
+    return render_template("auth/sign_in.html", next=target, username=username, problem=problem)

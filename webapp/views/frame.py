@@ -69,9 +69,9 @@ def theme() -> str:
 
 def job_url(job: Mapping[str, Any] | Any, action: str = "") -> str:
     """Return where a job is; the owner is named where the reader is somebody else."""
-    field = job.get if isinstance(job, Mapping) else functools.partial(_attribute, job)
-    path = f"{request.script_root}/jobs/{quote(field('job_id'), safe='')}{action and '/' + action}"
-    owner, account = field("owner"), access.caller()
+    job_id, owner = _names(job)
+    path = f"{request.script_root}/jobs/{quote(job_id, safe='')}{action and '/' + action}"
+    account = access.caller()
     if owner is None or account is None or owner == account.username:
         return path
     return f"{path}?{urlencode({'owner': owner})}"
@@ -101,8 +101,10 @@ def furnish(state: BlueprintSetupState) -> None:
     )
 
 
-def _attribute(job: Any, name: str) -> Any:
-    return getattr(job, name, None)
+def _names(job: Mapping[str, Any] | Any) -> tuple[str, str | None]:
+    if isinstance(job, Mapping):
+        return job["job_id"], job.get("owner")
+    return job.job_id, job.owner
 
 
 def _last_seq() -> int:

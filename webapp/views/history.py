@@ -12,12 +12,16 @@ from webapp import presentation, serialise
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One step of a job's timeline; *gap* is the seconds since the step before."""
+    """One step of a job's timeline; *gap* is the seconds since the step before.
+
+    *next_at* is when the job goes on by itself.
+    """
 
     seq: int
     status: str
     title: str
     more: str
+    next_at: datetime | None
     at: datetime
     gap: float | None
 
@@ -45,7 +49,9 @@ def average_cpu_units(tries: Sequence[Attempt]) -> float | None:
 
 def peak_memory_mb(tries: Sequence[Attempt]) -> float | None:
     """Return the most memory any attempt held."""
-    return max((one.peak_memory_mb for one in tries if one.peak_memory_mb is not None), default=None)
+    return max(
+        (one.peak_memory_mb for one in tries if one.peak_memory_mb is not None), default=None
+    )
 
 
 def submission_of(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +72,8 @@ def submission_of(job: Mapping[str, Any]) -> dict[str, Any]:
 def _hop(move: JobEvent, earlier: datetime | None) -> Hop:
     gap = None if earlier is None else (move.at - earlier).total_seconds()
     data = move.data or {}
-    return Hop(move.seq, move.status, _title(move), _more(move, data), move.at, gap)
+    due = presentation.instant(data["due_at"]) if data.get("due_at") else None
+    return Hop(move.seq, move.status, _title(move), _more(move, data), due, move.at, gap)
 
 
 def _title(move: JobEvent) -> str:
@@ -78,11 +85,8 @@ def _title(move: JobEvent) -> str:
 def _more(move: JobEvent, data: Mapping[str, Any]) -> str:
     if "worker" in data:
         return f"Attempt {move.attempt} on {data['worker']}"
-    if "due_at" in data:
-        due = presentation.full_time(data["due_at"])
-        return f"{data.get('error') or 'Failed'}; next attempt at {due}"
     if data.get("error"):
         return str(data["error"])
     if "reason" in data:
-        return presentation.cancel_sentence(data["reason"], data.get("because_of"))
+        return presentation.cancel_sentence(data["reason"], data.get("root"))
     return ""

@@ -43,9 +43,7 @@ def index() -> ResponseReturnValue:
     spoken = listing.spoken(filters)
     if spoken is not None:
         return redirect(listing.url_of(spoken))
-    return render_template(
-        "jobs/index.html", view=listing.listing(account, filters, request.args)
-    )
+    return render_template("jobs/index.html", view=listing.listing(account, filters, request.args))
 
 
 def job_page(job: Job) -> Response:

@@ -186,9 +186,15 @@ def _cursor_at(view: queries.JobView) -> str:
 def _chips(filters: Mapping[str, str], counts: Mapping[JobStatus, int]) -> list[Chip]:
     others = {name: value for name, value in filters.items() if name != "status"}
     chosen = filters.get("status", "")
-    everything = Chip("all", "", "", url_of(others), not chosen)
+    everything = Chip("all jobs", "", "", url_of(others), not chosen)
     return [everything] + [
-        Chip(status, status, _count(status, counts[status]), url_of(others | {"status": status}), chosen == status)
+        Chip(
+            status,
+            status,
+            _count(status, counts[status]),
+            url_of(others | {"status": status}),
+            chosen == status,
+        )
         for status in _CHIPS
         if counts[status] or chosen == status
     ]

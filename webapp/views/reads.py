@@ -64,7 +64,9 @@ def recent_finishes(session: Session, owner_id: int) -> list[Finish]:
         .order_by(recent.c.seq.desc())
         .limit(NOTES_SHOWN)
     )
-    return [Finish(seq, job_id, JobStatus(status), data, at) for seq, job_id, status, data, at in rows]
+    return [
+        Finish(seq, job_id, JobStatus(status), data, at) for seq, job_id, status, data, at in rows
+    ]
 
 
 def count_finished(session: Session, visible: ColumnElement[bool]) -> dict[JobStatus, int]:
@@ -94,7 +96,7 @@ def cancel_is_asked(session: Session, job: Job) -> bool:
 def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
     """Return the names of accounts."""
     rows = session.execute(select(User.id, User.username).where(User.id.in_(ids)))
-    return {number: username for number, username in rows}
+    return dict(rows.tuples().all())
 
 
 def moves_since(
@@ -164,7 +166,7 @@ def reserved(session: Session) -> dict[str, Any]:
 def depths(session: Session) -> dict[str, int]:
     """Return how many jobs could start now, by class."""
     rows = session.execute(select(Ready.job_class, func.count()).group_by(Ready.job_class))
-    return {str(name): 0 for name in JobClass} | {name: count for name, count in rows}
+    return {str(name): 0 for name in JobClass} | dict(rows.tuples().all())
 
 
 def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
@@ -219,8 +221,8 @@ def _waiting(
     """Return the first waiting jobs of each owner, as far as the leader's books name them."""
     first = {owner: _first_places(read_standing(redis, owner)) for owner in sorted(owners)}
     ids = {job for places in first.values() for job, _ in places}
-    rows = session.execute(select(Job.id, Job.job_id).where(Job.id.in_(ids))) if ids else ()
-    names = {number: job_id for number, job_id in rows}
+    rows = session.execute(select(Job.id, Job.job_id).where(Job.id.in_(ids)))
+    names = dict(rows.tuples().all())
     return {
         owner: [_place(names[job], standing) for job, standing in places if job in names]
         for owner, places in first.items()
