@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from psycopg import OperationalError
+
 from local import programs
 from local.home import Home, is_free
+from local.prepared import has_newest_tables, has_user
 from local.process import StartFailed
 from local.services import embed, start_services
 from local.supervisor import Log, StopAsked, Supervisor
@@ -99,34 +102,44 @@ class _Installation:
         self._supervisor.listen()
         try:
             start_services(self._supervisor, self._embedded)
-            self._supervisor.complete(programs.migrate(self._environment))
+            self._migrate()
             self._start_processes()
-            self._welcome(self._prepare())
+            sign_in = self._prepare()
+            if self._demo:
+                self._supervisor.start(programs.demo(self._environment))
+            self._welcome(sign_in)
             self._supervisor.run()
         except StopAsked:
             self._say("stopped before everything was started")
         finally:
             self._supervisor.stop()
 
+    def _migrate(self) -> None:
+        try:
+            is_done = has_newest_tables(self._settings.database_url)
+        except OperationalError as problem:
+            raise StartFailed(f"DATABASE_URL cannot be used: {problem}") from problem
+        if not is_done:
+            self._supervisor.complete(programs.migrate(self._environment))
+
     def _start_processes(self) -> None:
         self._supervisor.start(programs.web(self._environment))
         self._supervisor.start(programs.scheduler(self._environment))
         self._supervisor.start(programs.worker(self._environment))
-        if self._demo:
-            self._supervisor.start(programs.demo(self._environment))
 
     def _prepare(self) -> _SignIn:
         """Write the catalogue and make the first administrator."""
-        username, password = self._settings.admin_username, self._settings.admin_password
-        # Kept until it was shown: a stop in between must not leave an account nobody can use.
-        unseen = self._home.has_secret(_PASSWORD)
-        made = None if password else self._home.secret(_PASSWORD)
-        with_password = {**self._environment, "FAIRQ_ADMIN_PASSWORD": password or made or ""}
-        _, lines = self._supervisor.complete(
-            programs.register(self._environment), programs.ensure_admin(with_password)
-        )
-        is_new = "created" in lines or unseen
-        return _SignIn(username, made if is_new else None)
+        username, register = self._settings.admin_username, programs.register(self._environment)
+        if has_user(self._settings.database_url, username):
+            self._supervisor.complete(register)
+            # A start that was stopped early may have made the account and told nobody.
+            is_unseen = self._home.has_secret(_PASSWORD)
+            return _SignIn(username, self._home.secret(_PASSWORD) if is_unseen else None)
+        chosen = self._settings.admin_password
+        password = chosen or self._home.secret(_PASSWORD)
+        environment = {**self._environment, "FAIRQ_ADMIN_PASSWORD": password}
+        self._supervisor.complete(register, programs.ensure_admin(environment))
+        return _SignIn(username, None if chosen else password)
 
     def _welcome(self, sign_in: _SignIn) -> None:
         host, port = _reachable(self._settings.host), self._settings.port
