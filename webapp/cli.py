@@ -1,6 +1,7 @@
 """``flask --app webapp ...``: accounts, tokens, the demonstration, a shell."""
 
 import getpass
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from webapp import access, accounts, demo, queries
 from webapp.api.tokens import add_token
 from webapp.errors import Problem
 from webapp.extensions import db
-from webapp.schemas import PASSWORD_MIN, TokenRequest
+from webapp.schemas import PASSWORD_MIN, USERNAME_PATTERN, TokenRequest
 from webapp.services import services
 
 _ROLES = click.Choice([str(role) for role in Role])
@@ -41,8 +42,14 @@ def _password_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _new_name(_: click.Context, __: click.Parameter, username: str) -> str:
+    if not re.fullmatch(USERNAME_PATTERN, username):
+        raise click.ClickException("a name is made of letters, digits and . _ @ -, 64 at most")
+    return username
+
+
 @users.command("create")
-@click.argument("username")
+@click.argument("username", callback=_new_name)
 @click.option("--role", type=_ROLES, default=str(Role.USER), show_default=True)
 @click.option("--weight", type=click.FloatRange(min=0, min_open=True), default=1.0)
 @click.option("--group", default=None, help="Name of a group that exists.")

@@ -69,7 +69,7 @@ def run(session: Session, announcer: Announcer, *, say: Callable[[str], None]) -
     chance = random.Random()  # noqa: S311 - a load, not a secret
     pause = timedelta(0)
     while not stopping.wait(pause.total_seconds()):
-        pause = _turn(session, announcer, owners, chance)
+        pause = turn(session, announcer, owners, chance)
 
 
 def make_users(session: Session, *, say: Callable[[str], None]) -> dict[str, int]:
@@ -87,7 +87,7 @@ def make_users(session: Session, *, say: Callable[[str], None]) -> dict[str, int
     return owners
 
 
-def _turn(
+def turn(
     session: Session, announcer: Announcer, owners: Mapping[str, int], chance: random.Random
 ) -> timedelta:
     """Submit something for everybody who has room, and return how long to pause."""

@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["fairq"] = Services(settings, redis, Announcer(redis))
     for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation):
         part.init_app(app)
-    app.before_request(_protect_forms)
+    app.before_request(_guard_pages)
     for blueprint in (*RESOURCES, *PAGES):
         app.register_blueprint(blueprint)
     live.init_app(app, settings)
@@ -62,7 +62,7 @@ def _config(settings: Settings) -> dict[str, object]:
         "MAX_FORM_MEMORY_SIZE": FORM_LIMIT,
         # Whoever is signed in at all may use the token of that sign-in.
         "WTF_CSRF_TIME_LIMIT": None,
-        # Declared routes check for themselves, after they know who asks; forms in _protect_forms.
+        # Declared routes check for themselves, after they know who asks; forms in _guard_pages.
         "WTF_CSRF_CHECK_DEFAULT": False,
         "RATELIMIT_STORAGE_URI": settings.redis_url,
         "RATELIMIT_STORAGE_OPTIONS": {
@@ -73,8 +73,11 @@ def _config(settings: Settings) -> dict[str, object]:
     }
 
 
-def _protect_forms() -> None:
-    """Check the CSRF token of every form, that of signing in included."""
-    from_page = request.blueprint in {page.name for page in PAGES}
-    if from_page:
+def _guard_pages() -> None:
+    """Let pages take sessions only, and check the CSRF token of every form, signing in included.
+
+    A page asks for no scope, so a token that has few must not reach it.
+    """
+    if request.blueprint in {page.name for page in PAGES}:
+        access.take_session()
         csrf.protect()

@@ -44,6 +44,8 @@ _TAGS_LIMIT = 50
 _DEPENDENCIES_LIMIT = 10_000
 PASSWORD_MIN = 8
 
+USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
+
 PASSWORD_LIMIT = 1024
 """Longer passwords are not looked at: hashing them would be work for nothing."""
 
@@ -106,7 +108,7 @@ Level = Annotated[int, Field(ge=HIGHEST_LEVEL, le=LOWEST_LEVEL)]
 JobId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Tag = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
-Username = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+Username = Annotated[str, Field(pattern=f"^{USERNAME_PATTERN}$")]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_LIMIT)]
 Seconds = Annotated[float, Field(gt=0, le=_YEAR_SECONDS)]
 SomeSeconds = Annotated[float, Field(ge=0, le=_YEAR_SECONDS)]

@@ -1,7 +1,7 @@
 """An application on the test services, and people who ask it things."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,19 +20,39 @@ from webapp import create_app
 from webapp.access import hash_secret, new_secret
 from webapp.extensions import db
 from webapp.passwords import hash_password
+from webapp.services import services_of
 
 PASSWORD = "correct horse battery staple"
 PASSWORD_HASH = hash_password(PASSWORD)
 
 
+MakeApp = Callable[[Settings], Flask]
+
+
 @pytest.fixture
-def app(settings: Settings, committed_engine: Engine, redis_client: Redis) -> Iterator[Flask]:
-    app = create_app(settings)
-    app.config["TESTING"] = True
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+def make_app() -> Iterator[MakeApp]:
+    """Make applications whose connections are closed at the end."""
+    made: list[Flask] = []
+
+    def make(settings: Settings) -> Flask:
+        app = create_app(settings)
+        app.config["TESTING"] = True
+        app.config["PROPAGATE_EXCEPTIONS"] = False
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        services_of(app).redis.close()
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app(
+    settings: Settings, committed_engine: Engine, redis_client: Redis, make_app: MakeApp
+) -> Flask:
+    return make_app(settings)
 
 
 @pytest.fixture
@@ -139,7 +159,3 @@ def sign_in(client: FlaskClient, username: str, password: str = PASSWORD) -> str
     answer = client.post("/sign-in", data=form, headers={"Accept": "text/html"})
     assert answer.status_code == 302, answer.text
     return csrf_of(client)
-
-
-def with_settings(settings: Settings, **changes: Any) -> Settings:
-    return replace(settings, **changes)

@@ -12,8 +12,8 @@ from scheduler.settings import Settings
 from scheduler.states import Scope
 from tests.conftest import make_settings
 from tests.services import Services
-from tests.webapp.conftest import MakePerson
-from webapp import create_app, queries
+from tests.webapp.conftest import MakeApp, MakePerson
+from webapp import queries
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.schemas import ProblemDetails
 
@@ -98,9 +98,9 @@ def unreachable(services: Services, tmp_path: Any) -> Settings:
 
 
 def test_without_database_and_broker_everything_answers_503(
-    services: Services, tmp_path: Any
+    services: Services, tmp_path: Any, make_app: MakeApp
 ) -> None:
-    client = create_app(unreachable(services, tmp_path)).test_client()
+    client = make_app(unreachable(services, tmp_path)).test_client()
     token = {"Authorization": "Bearer fq_x"}
 
     answers = [

@@ -7,8 +7,7 @@ import pytest
 from flask import Flask
 
 from scheduler.settings import Settings
-from tests.webapp.conftest import MakePerson
-from webapp import create_app
+from tests.webapp.conftest import MakeApp, MakePerson
 
 PATHS = ("/healthz", "/docs", "/openapi.json", "/me", "/nothing", "/static/js/docs.js", "/sign-in")
 
@@ -30,8 +29,10 @@ def test_every_answer_tells_browsers_what_they_may_do(app: Flask, path: str) -> 
     assert "Strict-Transport-Security" not in headers
 
 
-def test_behind_https_browsers_are_told_to_stay_there(settings: Settings) -> None:
-    client = create_app(replace(settings, cookie_secure=True)).test_client()
+def test_behind_https_browsers_are_told_to_stay_there(
+    settings: Settings, make_app: MakeApp
+) -> None:
+    client = make_app(replace(settings, cookie_secure=True)).test_client()
 
     answer = client.get("/docs")
 

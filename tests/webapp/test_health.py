@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from tests.conftest import make_settings
 from tests.factories import make_worker
 from tests.services import Services
-from webapp import create_app
+from tests.webapp.conftest import MakeApp
 from webapp.schemas import Health, Readiness
 
 
@@ -86,14 +86,14 @@ def test_at_another_migration_it_is_not_ready(app: Flask, store: Session) -> Non
 
 
 def test_without_database_or_broker_it_is_not_ready_and_says_so(
-    services: Services, tmp_path: Any, migrated: str
+    services: Services, tmp_path: Any, migrated: str, make_app: MakeApp
 ) -> None:
     away = {"database": "postgresql://x@127.0.0.1:1/x", "broker": "redis://127.0.0.1:1/0"}
     no_database = make_settings(services, tmp_path, DATABASE_URL=away["database"])
     no_broker = make_settings(services, tmp_path, DATABASE_URL=migrated, REDIS_URL=away["broker"])
 
     for missing, settings in (("database", no_database), ("broker", no_broker)):
-        status, checks = ready(create_app(settings))
+        status, checks = ready(make_app(settings))
 
         assert status == 503
         assert [name for name in away if not checks[name]["ok"]] == [missing]

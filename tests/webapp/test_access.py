@@ -1,0 +1,279 @@
+"""Who may do what: every route and every event, for everybody who may ask.
+
+The tables are complete by construction: a route or an event without a row fails.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from scheduler.models import JobEvent, JobLog, Token
+from scheduler.states import JobStatus, Role, Scope
+from tests.factories import NOON, make_group, make_job, make_user, make_worker
+from tests.webapp.conftest import PASSWORD_HASH, Person, add_token, csrf_of, sign_in
+from webapp.extensions import socketio
+
+ASKERS = ("anonymous", "viewer", "owner", "other", "operator", "admin", "scopeless")
+"""The owner has a job; the scopeless one is the owner with a token that has no scope at all."""
+
+ROLES = {
+    "viewer": Role.VIEWER,
+    "owner": Role.USER,
+    "other": Role.USER,
+    "operator": Role.OPERATOR,
+    "admin": Role.ADMIN,
+}
+
+MARK = "owners-job"
+"""Stands in the id of the owner's job, and nowhere else."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What each asker is answered, in the order of ASKERS, and who gets to see the job."""
+
+    method: str
+    rule: str
+    answers: tuple[int, ...]
+    sees: str = ""
+    body: Any = None
+    form: dict[str, Any] | None = None
+    path: str = ""
+
+
+OPEN = (200,) * 7
+SIGNED_IN = (401, 200, 200, 200, 200, 200, 403)
+ONE_JOB = (401, 404, 200, 404, 200, 200, 403)
+OPERATORS = (401, 403, 403, 403, 200, 200, 403)
+ADMINS = (401, 403, 403, 403, 403, 200, 403)
+READERS = "owner operator admin"
+JOB = "/jobs/{job}"
+JOB_RULE = "/jobs/<job_id:job_id>"
+SIMULATE = {"type": "simulate"}
+USER = {"username": "new-{asker}", "password": "long enough"}
+TOKEN = {"name": "x", "scopes": ["read"]}
+
+# Routes of the contract are asked with a token.
+ROUTES = (
+    Row("GET", "/healthz", OPEN),
+    Row("GET", "/readyz", (503,) * 7),
+    Row("GET", "/openapi.json", OPEN),
+    Row("GET", "/docs", OPEN),
+    Row("GET", "/static/<path:filename>", OPEN, path="/static/favicon.svg"),
+    Row("GET", "/jobs", SIGNED_IN, READERS),
+    Row("POST", "/jobs", (401, 403, 201, 201, 201, 201, 403), body=SIMULATE),
+    Row("POST", "/jobs/batch", (401, 403, 201, 201, 201, 201, 403), body={"jobs": [SIMULATE]}),
+    Row("GET", JOB_RULE, ONE_JOB, READERS),
+    Row("GET", f"{JOB_RULE}/logs", ONE_JOB, READERS),
+    Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
+    Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
+    Row("PATCH", f"{JOB_RULE}/cancel", (401, 403, 200, 404, 200, 200, 403), READERS),
+    Row("GET", "/me", SIGNED_IN),
+    Row("GET", "/tokens", SIGNED_IN),
+    Row("POST", "/tokens", (401, 201, 201, 201, 201, 201, 403), body=TOKEN),
+    Row("DELETE", "/tokens/<int:number>", (401, 404, 204, 404, 404, 404, 403)),
+    Row("GET", "/users", ADMINS),
+    Row("POST", "/users", (401, 403, 403, 403, 403, 201, 403), body=USER),
+    Row("PATCH", "/users/<username>", ADMINS, path="/users/other", body={"weight": 2}),
+    Row("GET", "/groups", ADMINS),
+    Row("POST", "/groups", (401, 403, 403, 403, 403, 201, 403), body={"name": "new-{asker}"}),
+    Row("PATCH", "/groups/<name>", ADMINS, path="/groups/physics", body={"weight": 2}),
+    Row("GET", "/policy", ADMINS),
+    Row("PUT", "/policy", ADMINS, body={"version": 1}),
+    Row("GET", "/workers", OPERATORS, "operator admin"),
+    Row("GET", "/types", SIGNED_IN),
+    Row("GET", "/stats", SIGNED_IN),
+)
+
+# Pages are asked with a session; the scopeless one has a token, which pages do not take.
+DOOR = 302
+PAGES = (
+    Row("GET", "/sign-in", (200, 302, 302, 302, 302, 302, 200)),
+    Row("POST", "/sign-in", (401,) * 7, form={"username": "x", "password": "y"}),
+    Row("POST", "/sign-out", (DOOR,) * 7, form={}),
+    Row("POST", "/theme", (302,) * 7, form={"theme": "dark"}),
+    Row("GET", "/", (DOOR, 200, 200, 200, 200, 200, DOOR), READERS),
+    Row("GET", "/submit", (DOOR, 403, 200, 200, 200, 200, DOOR)),
+    Row(
+        "POST",
+        "/submit",
+        (DOOR, 403, 302, 302, 302, 302, DOOR),
+        form={},
+        path="/submit?type=simulate",
+    ),
+    Row("POST", f"{JOB_RULE}/cancel", (DOOR, 403, 302, 404, 302, 302, DOOR), form={}),
+    Row("GET", "/account", (DOOR, 200, 200, 200, 200, 200, DOOR)),
+    Row("POST", "/account/tokens", (DOOR, 201, 201, 201, 201, 201, DOOR), form=TOKEN),
+    Row(
+        "POST",
+        "/account/tokens/<int:token_id>/delete",
+        (DOOR, 404, 302, 404, 404, 404, DOOR),
+        form={},
+    ),
+)
+
+
+@dataclass
+class Scene:
+    """A job, a token, and somebody who asks."""
+
+    job: str
+    token: int
+    person: Person
+
+
+@pytest.fixture
+def scene(app: Flask, store: Session) -> Callable[..., Scene]:
+    people = {
+        name: make_user(store, name, role, password_hash=PASSWORD_HASH)
+        for name, role in ROLES.items()
+    }
+    make_group(store)
+    make_worker(store)
+
+    def make(asker: str, *, by_session: bool) -> Scene:
+        owner = people["owner"]
+        job = make_job(store, owner, JobStatus.RUNNING, job_id=f"{MARK}-{asker}")
+        store.add(
+            JobLog(job_id=job.id, attempt=1, at=NOON, level="info", message=f"{MARK} wrote this")
+        )
+        store.add(
+            JobEvent(
+                job_id=job.id, owner_id=owner.id, at=NOON, verb="start", status="running",
+                attempt=1, data={"told": MARK},
+            )
+        )  # fmt: skip
+        token = Token(
+            user_id=owner.id, name="theirs", secret_hash=asker.encode(), scopes=[], created_at=NOON
+        )
+        store.add(token)
+        store.commit()
+        person = _person(app, store, people.get(asker, owner), asker, by_session=by_session)
+        return Scene(job.job_id, token.id, person)
+
+    return make
+
+
+def _person(app: Flask, store: Session, user: Any, asker: str, *, by_session: bool) -> Person:
+    client = app.test_client()
+    if asker == "anonymous":
+        return Person(user, client, csrf=csrf_of(client))
+    if by_session and asker != "scopeless":
+        return Person(user, client, csrf=sign_in(client, user.username))
+    scopes = set() if asker == "scopeless" else set(Scope)
+    secret = add_token(store, user, scopes)
+    store.commit()
+    return Person(user, client, token=secret, csrf=csrf_of(client))
+
+
+def test_every_route_has_a_row(app: Flask) -> None:
+    routes = {
+        (method, rule.rule)
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+        if method not in {"HEAD", "OPTIONS"}
+    }
+
+    rows = [(row.method, row.rule) for row in ROUTES + PAGES]
+
+    assert set(rows) == routes
+    assert len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize("row", ROUTES, ids=lambda row: f"{row.method} {row.rule}")
+def test_each_route_answers_each_asker(row: Row, scene: Callable[..., Scene]) -> None:
+    for asker, expected in zip(ASKERS, row.answers, strict=True):
+        there = scene(asker, by_session=False)
+
+        answer = there.person.ask(row.method, path_of(row, there), json=filled(row.body, asker))
+
+        told = (asker, answer.status_code, MARK in answer.text)
+        assert told == (asker, expected, asker in row.sees.split())
+        if answer.status_code >= 400 and row.rule != "/readyz":
+            assert answer.mimetype == "application/problem+json"
+        answer.close()
+
+
+@pytest.mark.parametrize("row", PAGES, ids=lambda row: f"{row.method} {row.rule}")
+def test_each_page_answers_each_asker(row: Row, scene: Callable[..., Scene]) -> None:
+    for asker, expected in zip(ASKERS, row.answers, strict=True):
+        there = scene(asker, by_session=True)
+        form = None if row.form is None else row.form | {"csrf_token": there.person.csrf}
+
+        answer = there.person.ask(
+            row.method, path_of(row, there), data=form, headers={"Accept": "text/html"}
+        )
+
+        told = (asker, answer.status_code, MARK in answer.text and answer.status_code == 200)
+        assert told == (asker, expected, asker in row.sees.split())
+        if row.answers[0] == DOOR and asker in {"anonymous", "scopeless"}:
+            assert not answer.location.startswith("/jobs")
+
+
+@pytest.mark.parametrize("row", PAGES, ids=lambda row: f"{row.method} {row.rule}")
+def test_no_form_is_taken_without_its_csrf_token(row: Row, scene: Callable[..., Scene]) -> None:
+    there = scene("owner", by_session=True)
+    there.person.csrf = None
+
+    answer = there.person.ask(row.method, path_of(row, there), data=row.form)
+
+    assert (answer.status_code == 403) == (row.method == "POST")
+
+
+def path_of(row: Row, there: Scene) -> str:
+    rule = row.path or row.rule
+    for part in ("<int:number>", "<int:token_id>"):
+        rule = rule.replace(part, str(there.token))
+    return rule.replace("<job_id:job_id>", there.job)
+
+
+def filled(body: Any, asker: str) -> Any:
+    if isinstance(body, dict):
+        return {key: filled(value, asker) for key, value in body.items()}
+    return body.replace("{asker}", asker) if isinstance(body, str) else body
+
+
+# What each asker gets from each event: whether they are let in, or the answer to what they say.
+NOT_IN = None
+EVENTS: dict[str, tuple[Any, ...]] = {
+    "connect": (NOT_IN, True, True, True, True, True, NOT_IN),
+    "disconnect": (NOT_IN, True, True, True, True, True, NOT_IN),
+    "fleet": (NOT_IN, "forbidden", "forbidden", "forbidden", "ok", "ok", NOT_IN),
+    "follow": (NOT_IN, "not_found", "ok", "not_found", "ok", "ok", NOT_IN),
+    "unfollow": (NOT_IN, "ok", "ok", "ok", "ok", "ok", NOT_IN),
+}
+
+
+def test_every_event_has_a_row(app: Flask) -> None:
+    handlers = app.extensions["socketio"].server.namespace_handlers
+    said = {
+        name.removeprefix("on_")
+        for handler in handlers.values()
+        for name in dir(handler)
+        if name.startswith("on_")
+    }
+    single = app.extensions["socketio"].server.handlers
+
+    assert said == set(EVENTS)
+    assert not single, "an event outside the namespace class"
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_each_event_answers_each_asker(app: Flask, scene: Callable[..., Scene], event: str) -> None:
+    for asker, expected in zip(ASKERS, EVENTS[event], strict=True):
+        there = scene(asker, by_session=False)
+        auth = {"token": there.person.token} if there.person.token else {}
+
+        client = socketio.test_client(app, auth=auth, flask_test_client=there.person.client)
+
+        assert client.is_connected() == (expected is not NOT_IN), asker
+        if event not in {"connect", "disconnect"} and client.is_connected():
+            told = client.emit(event, {"job_id": there.job, "owner": "owner"}, callback=True)
+            assert told == ({"ok": True} if expected == "ok" else {"ok": False, "code": expected})
+        assert MARK not in str(client.get_received() if client.is_connected() else "")
+        if client.is_connected():
+            client.disconnect()

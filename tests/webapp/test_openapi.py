@@ -1,0 +1,96 @@
+"""The OpenAPI document tells what the routes do."""
+
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from jsonschema import Draft202012Validator
+
+from webapp.endpoints import Resource, endpoints_of
+from webapp.errors import CODES
+from webapp.openapi import codes_of, path_of
+
+
+@pytest.fixture
+def document(app: Flask) -> dict[str, Any]:
+    answer = app.test_client().get("/openapi.json")
+    assert answer.mimetype == "application/json"
+    told: dict[str, Any] = answer.json
+    return told
+
+
+def test_every_route_of_the_contract_is_in_the_document(
+    app: Flask, document: dict[str, Any]
+) -> None:
+    resources = {name for name, bp in app.blueprints.items() if isinstance(bp, Resource)}
+    routes = {
+        (path_of(rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+        if rule.endpoint.partition(".")[0] in resources and method != "HEAD"
+    }
+
+    told = {(path, method) for path, item in document["paths"].items() for method in item}
+
+    assert told == routes
+
+
+def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert {"title", "version"} <= set(document["info"])
+    operations = [one for item in document["paths"].values() for one in item.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(names) == len(set(names))
+    for operation in operations:
+        assert operation["summary"]
+        assert operation["responses"]
+        assert all(re.fullmatch("[1-5][0-9][0-9]", status) for status in operation["responses"])
+        assert all(answer["description"] for answer in operation["responses"].values())
+
+
+def test_paths_and_their_parameters_agree(document: dict[str, Any]) -> None:
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            told = [one["name"] for one in operation["parameters"] if one["in"] == "path"]
+            assert told == re.findall(r"{(\w+)}", path)
+
+
+def test_every_schema_is_one_and_every_reference_leads_somewhere(
+    document: dict[str, Any],
+) -> None:
+    schemas = document["components"]["schemas"]
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [found for inner in node for found in references(inner)]
+    if not isinstance(node, dict):
+        return []
+    own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+    return own + [found for inner in node.values() for found in references(inner)]
+
+
+def test_the_document_tells_the_contracts_limits(document: dict[str, Any]) -> None:
+    job = document["components"]["schemas"]["JobRequest"]
+
+    assert job["additionalProperties"] is False
+    assert job["required"] == ["type"]
+    assert job["properties"]["job_id"]["anyOf"][0]["maxLength"] == 200
+    cancel = document["paths"]["/jobs/{job_id}/cancel"]["patch"]
+    assert {"401", "403", "404", "409", "503"} <= set(cancel["responses"])
+    assert cancel["security"] == [{"token": []}, {"session": []}]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    assert {"password": []} in document["paths"]["/tokens"]["post"]["security"]
+
+
+def test_every_code_that_is_declared_exists_and_every_code_is_declared(app: Flask) -> None:
+    declared = {code for endpoint in endpoints_of(app) for code in codes_of(endpoint)}
+
+    assert declared <= set(CODES)
+    assert set(CODES) - declared <= {"bad_request", "method_not_allowed"}
