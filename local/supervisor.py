@@ -91,8 +91,11 @@ class Supervisor:
 
     def listen(self) -> None:
         """Take Ctrl-C, SIGTERM and a closed terminal as the wish to stop; the second one kills."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        # Under nohup the terminal may close.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def start(self, program: Program) -> None:
         """Start *program* and keep it running."""

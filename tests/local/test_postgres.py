@@ -1,5 +1,6 @@
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,8 +172,16 @@ def test_a_process_number_that_now_belongs_to_another_is_no_obstacle(
         stranger.kill()
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that everybody can read."""
+    with tempfile.TemporaryDirectory(prefix="fairq-open-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
 def test_root_serves_as_nobody_where_the_kernel_refuses_a_namespace(
-    data: Path, server: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    data: Path, server: Postgres, monkeypatch: pytest.MonkeyPatch, open_directory: Path
 ) -> None:
     """Run by an ordinary user, it shows that a refused namespace is not even tried."""
     real = postgres._major
@@ -183,6 +192,7 @@ def test_root_serves_as_nobody_where_the_kernel_refuses_a_namespace(
         return real(binaries, identity, directory)
 
     monkeypatch.setattr(postgres, "_major", refuse)
+    monkeypatch.setattr(postgres, "_SHARED_BINARIES", open_directory)
     process = start(server)
     root = os.geteuid() == 0
     assert psutil.Process(process.pid).username() == (
@@ -194,3 +204,15 @@ def test_root_serves_as_nobody_where_the_kernel_refuses_a_namespace(
     again = start(server)
     assert psutil.Process(again.pid).uids().real == os.geteuid()
     again.kill()
+
+
+def test_root_is_told_when_nothing_is_left_to_try(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    monkeypatch.setattr(postgres, "_SHARED_BINARIES", in_the_way)
+    embedded = postgres._embedded()
+    assert embedded is not None
+    with pytest.raises(StartFailed, match=r"root cannot run Postgres here.*ordinary user"):
+        postgres._share(embedded)

@@ -219,8 +219,8 @@ finally:
 
 
 @contextmanager
-def supervising(program: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", program]
+def supervising(program: str, *before: str) -> Iterator[subprocess.Popen[str]]:
+    command = [*before, sys.executable, "-c", program]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -244,6 +244,16 @@ def test_a_second_signal_kills_what_takes_its_time(first: signal.Signals) -> Non
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
     assert not any(child.is_running() for child in children)
+
+
+def test_under_nohup_the_terminal_may_close() -> None:
+    with supervising(SUPERVISOR, "nohup") as process:
+        wait_for(process, "up")
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        wait_for(process, "stopping everything (SIGTERM)")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
 
 
 def test_when_nobody_reads_the_log_any_more_everything_stops() -> None:
