@@ -5,6 +5,7 @@ directory that holds what ``.dockerignore`` lets into the image, with addresses 
 services in the environment.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,17 @@ def containers(
 @pytest.mark.parametrize("name", ["web", "scheduler", "worker", "flower"])
 def test_its_command_comes_up_healthy_by_its_own_check(containers: Containers, name: str) -> None:
     containers.become_healthy(name)
+
+
+def test_its_web_server_has_everything_a_page_needs(containers: Containers) -> None:
+    containers.become_healthy("web")
+    with httpx.Client(base_url=containers.web, headers={"Accept": "text/html"}) as client:
+        page = client.get("/sign-in")
+        assert page.status_code == 200
+        assets = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text))
+
+        assert assets
+        assert {client.get(asset).status_code for asset in assets} == {200}
 
 
 def test_its_processes_run_a_job_together(containers: Containers) -> None:

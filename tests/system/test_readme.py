@@ -77,7 +77,7 @@ class Newcomer:
 
     def leave_running(self, script: str) -> "subprocess.Popen[str]":
         """Run a snippet that does not end by itself."""
-        return self._shell(f"exec {script}" if "\n" not in script.strip() else script)
+        return self._shell(script)
 
     def get(self, path: str, token: str) -> httpx.Response:
         """Look at the browser."""
