@@ -1,6 +1,6 @@
 """Which jobs are admitted: turn by turn, until nobody is left who may go."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -40,6 +40,20 @@ class Admission:
     grounds: Grounds
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now, and what to remember for the next pass.
+
+    ``accounts`` are those that changed. An admission that turns out to be impossible is taken
+    back with ``meters.correct`` and nothing used.
+    """
+
+    admissions: tuple[Admission, ...]
+    accounts: tuple[Account, ...]
+    clock: Clock
+    reservation: Reservation | None
+
+
 _OF_THE_WHOLE_SERIES = frozenset({HoldCode.USER_CAP, HoldCode.TYPE_CAP, HoldCode.NO_WORKER})
 BEHIND = Hold(HoldCode.TURN)
 """The reason of a job behind another of its series."""
@@ -48,7 +62,7 @@ BEHIND = Hold(HoldCode.TURN)
 class Round:
     """The turns of one pass, and what is decided so far."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, *, thorough: bool) -> None:
         self._rooms = Rooms(snapshot)
         self._lineup = line_up(snapshot, self._rooms)
         self.admissions: list[Admission] = []
@@ -62,6 +76,7 @@ class Round:
         self._capacity = snapshot.limits.capacity
         self._now = snapshot.now
         self._previous = snapshot.reservation
+        self._least = None if thorough else _least_need(snapshot.candidates)
 
     @property
     def lines(self) -> Mapping[int, Line]:
@@ -73,21 +88,18 @@ class Round:
         """The jobs that stand in no line, with the reason."""
         return self._lineup.apart
 
-    def clock(self) -> Clock:
-        """The clock after this round."""
-        return replace(self._lineup.clock, express_load=self.express_load)
+    def decision(self) -> Decision:
+        """What was decided."""
+        return Decision(
+            admissions=tuple(self.admissions),
+            accounts=self._changed_accounts(),
+            clock=replace(self._lineup.clock, express_load=self.express_load),
+            reservation=self.reservation,
+        )
 
     def free(self) -> Resources:
         """What is free on the machine."""
         return self._rooms.machine.free()
-
-    def changed_accounts(self) -> tuple[Account, ...]:
-        """The accounts this round has changed."""
-        after = (
-            (account, stored(account, self.lines.get(owner)))
-            for owner, account in sorted(self._accounts.items())
-        )
-        return tuple(new for old, new in after if new != old)
 
     def reasons(self) -> dict[int, Hold]:
         """Why each job left in a line was not admitted."""
@@ -111,15 +123,28 @@ class Round:
             self._serve(holder)
         self._take_turns()
 
+    def _changed_accounts(self) -> tuple[Account, ...]:
+        after = (
+            (account, stored(account, self.lines.get(owner)))
+            for owner, account in sorted(self._accounts.items())
+        )
+        return tuple(new for old, new in after if new != old)
+
     def _take_turns(self, before: Candidate | None = None) -> None:
         """Take all turns, or those of critical express work that come *before* a job."""
         turns = Turns(self.lines.values(), self.express_load)
-        while (turn := turns.next()) is not None:
+        while not self._is_over() and (turn := turns.next()) is not None:
             if before is not None and (turn.job is before or not turn.is_critical_express):
                 return
             self._take(turn)
             turns.express_load = self.express_load
             turns.put_back(turn.line)
+
+    def _is_over(self) -> bool:
+        """Tell whether no turn can change the decision any more; a thorough round looks on."""
+        if self._least is None or self.first_lacking is None:
+            return False
+        return not self._rooms.machine.fits(self._least)
 
     def _holder(self, kept: Reservation) -> Candidate | None:
         """Return whose reservation it is: that of the head of the line it was made for."""
@@ -229,11 +254,16 @@ class Round:
         turn.line.set_aside(turn)
 
 
-def play(snapshot: Snapshot) -> Round:
-    """Play one round over *snapshot*."""
-    played = Round(snapshot)
+def play(snapshot: Snapshot, *, thorough: bool) -> Round:
+    """Play one round; a *thorough* one finds a reason for every job that is left."""
+    played = Round(snapshot, thorough=thorough)
     played.play()
     return played
+
+
+def _least_need(jobs: Iterable[Candidate]) -> Amount:
+    needs = [amount(job) for job in jobs] or [Amount(0, 0)]
+    return Amount(min(need.cpu for need in needs), min(need.memory for need in needs))
 
 
 def is_hard(reservation: Reservation, now: datetime) -> bool:

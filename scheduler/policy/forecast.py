@@ -4,13 +4,13 @@ Nobody new arrives in it and every job ends when expected, so it gives an early 
 one is a multiple that experience supports.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from scheduler.policy.admission import Admission, play
+from scheduler.policy.admission import Admission, Decision
 from scheduler.policy.backfill import end_of
 from scheduler.policy.parameters import (
     FORECAST_ADMISSIONS,
@@ -18,9 +18,9 @@ from scheduler.policy.parameters import (
     FORECAST_SPREAD,
     FORECAST_WINDOW,
 )
-from scheduler.policy.plan import Plan, plan
+from scheduler.policy.plan import Plan, decide, plan
 from scheduler.policy.reasons import HoldCode
-from scheduler.snapshot import Account, Candidate, Clock, Reservation, Running, Snapshot
+from scheduler.snapshot import Candidate, Running, Snapshot
 
 
 class Method(StrEnum):
@@ -38,13 +38,15 @@ class Estimate(NamedTuple):
     method: Method
 
 
-def estimate(snapshot: Snapshot, ids: Collection[int]) -> Mapping[int, Estimate]:
-    """Estimate the starts of the candidates named by *ids*.
+def estimate(
+    snapshot: Snapshot, ids: Collection[int], *, decided: Plan | None = None
+) -> Mapping[int, Estimate]:
+    """Estimate the starts of the candidates named by *ids*; *decided* is the plan, if there is one.
 
     A job that nothing known would ever start has no estimate. The work is bounded whatever
     the number of candidates.
     """
-    future = _Future(snapshot, plan(snapshot))
+    future = _Future(snapshot, decided or plan(snapshot))
     future.play_until_started(set(ids))
     waits = ((job_id, future.wait(job_id)) for job_id in ids)
     return {job_id: _range(snapshot.now, *wait) for job_id, wait in waits if wait is not None}
@@ -62,7 +64,7 @@ class _Future:
         self._began = snapshot.now
         self._state = snapshot
         self._waits: dict[int, timedelta] = {}
-        self._go_on(decided.admissions, decided.accounts, decided.clock, decided.reservation)
+        self._go_on(decided)
         line = [i for i in decided.order if i in self._jobs and not _is_barred(i, decided)]
         self._places = {job_id: place for place, job_id in enumerate(line, start=1)}
         self._queue = [self._jobs[job_id] for job_id in line[:FORECAST_ADMISSIONS]]
@@ -88,29 +90,23 @@ class _Future:
         """Admit what the policy admits at this moment."""
         in_view = FORECAST_WINDOW + len(self._state.running)
         state = replace(self._state, candidates=tuple(self._queue[:in_view]))
-        played = play(state)
-        self._go_on(
-            played.admissions, played.changed_accounts(), played.clock(), played.reservation
-        )
+        self._go_on(decide(state))
         self._queue = [job for job in self._queue if job.id in self._jobs]
 
-    def _go_on(
-        self,
-        admissions: Iterable[Admission],
-        accounts: Iterable[Account],
-        clock: Clock,
-        reservation: Reservation | None,
-    ) -> None:
-        """Take over what was decided."""
+    def _go_on(self, decided: Decision) -> None:
+        """Carry out what was decided."""
         state, now = self._state, self._state.now
-        started = [_run(self._jobs.pop(each.id), each, now) for each in admissions]
+        started = [_run(self._jobs.pop(each.id), each, now) for each in decided.admissions]
         self._waits.update((job.id, now - self._began) for job in started)
         self._state = replace(
             state,
             running=(*state.running, *started),
-            accounts={**state.accounts, **{account.owner_id: account for account in accounts}},
-            clock=clock,
-            reservation=reservation,
+            accounts={
+                **state.accounts,
+                **{account.owner_id: account for account in decided.accounts},
+            },
+            clock=decided.clock,
+            reservation=decided.reservation,
         )
 
     def _let_jobs_end(self) -> bool:

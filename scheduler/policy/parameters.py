@@ -89,7 +89,7 @@ FORECAST_ADMISSIONS = 200
 FORECAST_WINDOW = 24
 """How many of the next jobs are in view at each moment of a forecast, beside as many as run."""
 
-FORECAST_GRAIN = 0.1
+FORECAST_GRAIN = 0.25
 """The part of the running jobs a forecast lets end at once: ranges need no finer instants."""
 
 FORECAST_SPREAD = 3

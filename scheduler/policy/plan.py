@@ -12,27 +12,26 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from scheduler.policy.admission import BEHIND, Admission, Round, cost, is_hard, play
+from scheduler.policy.admission import BEHIND, Decision, Round, cost, is_hard, play
 from scheduler.policy.ordering import Turns, standing
 from scheduler.policy.reasons import Hold, HoldCode
-from scheduler.snapshot import Account, Candidate, Clock, Reservation, Snapshot
+from scheduler.snapshot import Candidate, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do now, and what to remember for the next pass.
+class Plan(Decision):
+    """A decision with the place of every candidate and the reason of every one passed over.
 
     ``order`` is every candidate in the order the policy takes them, the admitted ones first.
-    ``accounts`` are those that changed. An admission that turns out to be impossible is taken
-    back with ``meters.correct`` and nothing used.
     """
 
-    admissions: tuple[Admission, ...]
-    holds: Mapping[int, Hold]
     order: tuple[int, ...]
-    accounts: tuple[Account, ...]
-    clock: Clock
-    reservation: Reservation | None
+    holds: Mapping[int, Hold]
+
+
+def decide(snapshot: Snapshot) -> Decision:
+    """Decide what ``plan`` decides, without places and reasons: for when nobody asks."""
+    return play(snapshot, thorough=False).decision()
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -42,17 +41,17 @@ def plan(snapshot: Snapshot) -> Plan:
     passed over exactly one reason. Equal snapshots give equal plans, whatever the order of
     their parts.
     """
-    played = play(snapshot)
-    accounts, holds = played.changed_accounts(), played.reasons()
+    played = play(snapshot, thorough=True)
+    decision, reasons = played.decision(), played.reasons()
     left = _in_order(played, snapshot)
     apart = sorted((job for job in snapshot.candidates if job.id in played.apart), key=standing)
     return Plan(
-        admissions=tuple(played.admissions),
-        holds={**dict(_placed(left, holds, played)), **played.apart},
-        order=tuple(each.id for part in (played.admissions, left, apart) for each in part),
-        accounts=accounts,
-        clock=played.clock(),
-        reservation=played.reservation,
+        admissions=decision.admissions,
+        accounts=decision.accounts,
+        clock=decision.clock,
+        reservation=decision.reservation,
+        order=tuple(each.id for part in (decision.admissions, left, apart) for each in part),
+        holds={**dict(_placed(left, reasons, played)), **played.apart},
     )
 
 

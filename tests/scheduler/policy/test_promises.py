@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.policy.admission import Decision
 from scheduler.policy.parameters import CAPPED_PATIENCE
-from scheduler.policy.plan import Plan, plan
+from scheduler.policy.plan import Plan, decide, plan
 from scheduler.policy.reasons import Hold, HoldCode, sentence
 from scheduler.snapshot import (
     NOTHING,
@@ -322,6 +323,14 @@ def test_a_plan_depends_on_what_is_known_not_on_its_order(seen: Snapshot, random
 
     assert plan(seen) == plan(seen)
     assert plan(other) == plan(seen)
+
+
+@SOME
+@given(snapshots)
+def test_deciding_without_reasons_decides_the_same(seen: Snapshot) -> None:
+    made, decided = plan(seen), decide(seen)
+
+    assert decided == Decision(made.admissions, made.accounts, made.clock, made.reservation)
 
 
 @SOME
