@@ -89,7 +89,7 @@ class Fleet:
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
         # A queue of this kind may be used by a signal handler that interrupts its own thread.
         self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._closing = self._draining = self._arrived = False
+        self._closing = self._draining = self._arrived = self._away = False
         self._heartbeat_at = self._renew_at = 0.0
         self._at_work = threading.Lock()
         self._paused = False
@@ -147,22 +147,23 @@ class Fleet:
         self._closing = True
 
     def _run(self) -> None:
-        away = False
         while not self._closing:
-            try:
-                with self._at_work:
-                    self.turn(time.monotonic())
-            except DBAPIError as problem:
-                if not away:
-                    log.warning("postgres away, still trying", extra={"problem": str(problem.orig)})
-                away = True
-            else:
-                away = False
+            with self._at_work:
+                self._try(self.turn, time.monotonic())
             self.listen(_LOOK_SECONDS)
+        self._try(self.say_farewell)
+
+    def _try(self, act: Callable[..., None], *arguments: float) -> None:
         try:
-            self.say_farewell()
-        except DBAPIError:
-            log.exception("farewell not said; leases and heartbeats will run out")
+            act(*arguments)
+        except DBAPIError as problem:
+            if not self._away:
+                log.warning("postgres away, still trying", extra={"problem": str(problem.orig)})
+            self._away = True
+        except Exception:
+            log.exception("the worker was not looked after")
+        else:
+            self._away = False
 
     def listen(self, seconds: float) -> None:
         """Take in what was noted, waiting for a note so long."""

@@ -95,7 +95,8 @@ class TaskPool(PreforkPool):  # type: ignore[misc]  # Celery ships no annotation
     def living(self) -> set[int]:
         """Return the ids of the processes that have not been found dead; none once stopped."""
         pool = self._pool
-        return {process.pid for process in tuple(pool._pool)} if pool else set()  # noqa: SLF001 - the only list of them
+        listed = tuple(pool._pool) if pool else ()  # noqa: SLF001 - the only list of them
+        return {process.pid for process in listed if process.pid is not None}  # None: not begun
 
     def lost(self) -> set[int]:
         """Return the ids of processes that were started and are gone, until they are forgotten.

@@ -117,6 +117,9 @@ class Watcher:
             except DBAPIError as problem:
                 log.warning("a heartbeat was not written", extra={"problem": str(problem.orig)})
                 self._put_off(watched)
+            except Exception:
+                log.exception("an attempt was not looked after")
+                self._put_off(watched)
 
     def _pause(self) -> float | None:
         if self._watched is None:

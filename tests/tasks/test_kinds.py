@@ -224,7 +224,7 @@ class _MailSession(socketserver.StreamRequestHandler):
 @pytest.fixture
 def mail_server() -> Iterator[MailServer]:
     with MailServer() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
         server.shutdown()

@@ -1,0 +1,70 @@
+"""Real workers that grow, end and outlive their services; each test starts its own."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from scheduler.states import JobStatus
+from tests.services import OwnServices, Services, eventually
+from tests.tasks.works import Works
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+
+def test_a_worker_grows_while_work_waits(services: Services, tmp_path: Path) -> None:
+    with Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="8,2") as works:
+        assert len(works.children()) == 2
+
+        attempts = [works.submit(payload={"duration_seconds": 8}) for _ in range(8)]
+
+        eventually(lambda: len(works.children()) == 8, within=20)
+        for attempt in attempts:
+            works.wait(attempt, JobStatus.RUNNING)
+        eventually(lambda: (entry := works.entry()) and entry.processes == 8)
+
+
+def test_a_worker_asked_to_end_finishes_what_runs_and_leaves(
+    services: Services, tmp_path: Path
+) -> None:
+    with Works(services, tmp_path) as works:
+        attempts = [works.running(payload={"duration_seconds": 2}) for _ in range(2)]
+
+        works.process.send(signal.SIGTERM)
+        eventually(lambda: (entry := works.entry()) and entry.state == "draining")
+        late = works.submit()
+
+        eventually(lambda: works.process.exit_code() is not None)
+        assert {works.jobs.status(attempt) for attempt in attempts} == {JobStatus.COMPLETED}
+        entry = works.entry()
+        assert entry is not None
+        assert entry.state == "stopped"
+        assert works.jobs.status(late) in {JobStatus.QUEUED, JobStatus.READY}
+
+
+def test_a_worker_asked_to_end_at_once_gives_back_what_runs(
+    services: Services, tmp_path: Path
+) -> None:
+    with Works(services, tmp_path) as works:
+        attempt = works.running(payload={"duration_seconds": 60})
+
+        works.process.send(signal.SIGQUIT)
+
+        works.wait(attempt, JobStatus.READY)
+        eventually(lambda: (entry := works.entry()) and entry.state == "stopped")
+        job = works.jobs.look(attempt)
+        assert (job.attempts_forgiven, job.crashes) == (1, 0)
+
+
+def test_an_outcome_outlasts_postgres_and_the_hard_limit(tmp_path: Path) -> None:
+    with OwnServices(tmp_path / "services") as services, Works(services, tmp_path) as works:
+        attempt = works.running(payload={"duration_seconds": 1, "result": 1}, timeout_seconds=2)
+        hard_limit = time.monotonic() + 2 + 5
+        services.stop_postgres()
+
+        eventually(lambda: time.monotonic() > hard_limit + 2)
+        services.start_postgres()
+
+        assert works.wait(attempt) is JobStatus.COMPLETED
+        assert works.jobs.look(attempt).result == 1

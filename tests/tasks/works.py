@@ -1,0 +1,98 @@
+"""A real worker for tests: its processes, its jobs, and what became of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+from celery import Celery
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from local import programs
+from local.process import Process
+from scheduler.database import make_engine
+from scheduler.dispatch import Dispatcher
+from scheduler.models import Worker
+from scheduler.states import FINISHED, JobClass, JobStatus
+from scheduler.store.admission import Parcel
+from scheduler.store.cancellation import cancel
+from tests.conftest import make_settings
+from tests.services import Services, eventually
+from tests.tasks.conftest import Jobs, Wanted
+
+
+class Works:
+    """A worker on a database of its own. One at a time: they would take each other's messages."""
+
+    def __init__(self, services: Services, home: Path, **changes: str) -> None:
+        services.flush_redis()
+        url = services.fresh_database()
+        self.settings = make_settings(services, home, DATABASE_URL=url, **changes)
+        self.engine: Engine = make_engine(self.settings)
+        self.jobs = Jobs(self.engine)
+        self.lines: list[str] = []
+        self._sender = Celery("sender", broker=services.redis_url)
+        self._dispatcher = Dispatcher(self._sender)
+        environment = {
+            **programs.inherited_environment(),
+            "DATABASE_URL": url,
+            "REDIS_URL": services.redis_url,
+            "FAIRQ_HOME": str(home),
+            "FAIRQ_SECRET_KEY": self.settings.secret_key,
+            "FAIRQ_WORKER_PROCESSES": "4,2",
+            **changes,
+        }
+        program = programs.worker(environment, name="works")
+        self._program = replace(
+            program, command=(*program.command, "-I", "tests.tasks.misbehaving")
+        )
+
+    def __enter__(self) -> Self:
+        self.process = Process(self._program, self.lines.append)
+        eventually(lambda: any(line.endswith(" ready.") for line in self.lines), saying=self.log)
+        eventually(lambda: self.entry() is not None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self._sender.close()
+        self.engine.dispose()
+
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def entry(self) -> Worker | None:
+        with Session(self.engine, expire_on_commit=False) as session:
+            return session.scalar(select(Worker))
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def submit(self, kind: str = "simulate", **columns: Any) -> Wanted:
+        attempt = self.jobs.queue(kind, **columns)
+        self.send(attempt)
+        return attempt
+
+    def send(self, attempt: Wanted) -> None:
+        seconds = self.jobs.look(attempt).timeout_seconds
+        self._dispatcher.send([Parcel(*attempt, JobClass.NORMAL, seconds)])
+
+    def wait(self, attempt: Wanted, *wanted: JobStatus) -> JobStatus:
+        statuses = set(wanted) or FINISHED
+        eventually(lambda: self.jobs.status(attempt) in statuses, saying=self.log)
+        return self.jobs.status(attempt)
+
+    def running(self, kind: str = "simulate", **columns: Any) -> Wanted:
+        attempt = self.submit(kind, **columns)
+        self.wait(attempt, JobStatus.RUNNING)
+        return attempt
+
+    def cancel(self, attempt: Wanted) -> None:
+        self.jobs.run(lambda session: cancel(session, attempt[0]))
+
+    def pid_of(self, attempt: Wanted) -> int:
+        active = self.jobs.active(attempt)
+        assert active is not None
+        assert active.pid is not None
+        return active.pid
