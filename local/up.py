@@ -128,17 +128,19 @@ class _Installation:
         self._supervisor.start(programs.worker(self._environment))
 
     def _prepare(self) -> _SignIn:
-        """Write the catalogue and make the first administrator."""
-        username, register = self._settings.admin_username, programs.register(self._environment)
+        """Write the catalogue and make the first administrator, unless that is done."""
+        username = self._settings.admin_username
         if has_user(self._settings.database_url, username):
-            self._supervisor.complete(register)
+            # What changed in the catalogue since then, every worker writes when it starts.
             # A start that was stopped early may have made the account and told nobody.
             is_unseen = self._home.has_secret(_PASSWORD)
             return _SignIn(username, self._home.secret(_PASSWORD) if is_unseen else None)
         chosen = self._settings.admin_password
         password = chosen or self._home.secret(_PASSWORD)
         environment = {**self._environment, "FAIRQ_ADMIN_PASSWORD": password}
-        self._supervisor.complete(register, programs.ensure_admin(environment))
+        self._supervisor.complete(
+            programs.register(environment), programs.ensure_admin(environment)
+        )
         return _SignIn(username, None if chosen else password)
 
     def _welcome(self, sign_in: _SignIn) -> None:
