@@ -179,7 +179,7 @@ class Scheduler:
         self._remember(session, corrected, decided, touched, admitted)
         moves += admitted
         busy = len(rows) == FEED_BATCH or any(move.verb == "cancel" for move in moves)
-        return Turn(moves, len(admitted), busy=busy), corrected, decided
+        return Turn(tuple(moves), len(admitted), busy=busy), corrected, decided
 
     def _let_time_pass(self, session: Session, now: datetime) -> list[Move]:
         return [

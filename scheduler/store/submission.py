@@ -292,9 +292,9 @@ class _Intake:
         backlogs = run(
             self._session, _BACKLOGS, owner=self._owner_id, unfinished=sorted(UNFINISHED)
         )
-        for whose, cap, waiting in backlogs:
-            if waiting + len(self._submissions) > cap:
-                self._refuse_beyond(cap, waiting, whose)
+        for row in backlogs:
+            if row.waiting + len(self._submissions) > row.cap:
+                self._refuse_beyond(row.cap, row.waiting, row.whose)
 
     def _refuse_beyond(self, cap: int, waiting: int, whose: str) -> None:
         """Refuse what passes the cap, not counting jobs that are there already."""

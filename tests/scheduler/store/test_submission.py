@@ -33,6 +33,7 @@ from scheduler.models import (
     User,
 )
 from scheduler.policy.meters import rank
+from scheduler.policy.parameters import EXPECTED_DEFAULT
 from scheduler.states import FINISHED, UNFINISHED, Condition, Executor, JobClass, JobStatus
 from scheduler.store import dependencies, work
 from scheduler.store.submission import Submission, Submitted, submit
@@ -49,6 +50,7 @@ from tests.racing import all_at_once, committed, one_after_the_other
 
 S = JobStatus
 HOUR = timedelta(hours=1)
+DEFAULT = EXPECTED_DEFAULT.total_seconds()
 AFTER = Condition.COMPLETED
 
 
@@ -166,7 +168,13 @@ def test_a_ready_job_stands_in_its_owners_line(session: Session, owner: User) ->
 
 @pytest.mark.parametrize(
     ("estimate", "timeout", "expected"),
-    [(None, 60.0, 5.0), (None, 2.0, 2.0), (30.0, 60.0, 30.0), (30.0, 20.0, 20.0), (0.0, 9.0, 0.01)],
+    [
+        (None, 60.0, DEFAULT),
+        (None, 0.1, 0.1),
+        (30.0, 60.0, 30.0),
+        (30.0, 20.0, 20.0),
+        (0.0, 9.0, 0.01),
+    ],
 )
 def test_what_a_job_is_expected_to_take_is_its_estimate_within_its_timeout(
     session: Session, owner: User, estimate: float | None, timeout: float, expected: float

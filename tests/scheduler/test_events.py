@@ -1,0 +1,186 @@
+"""What others are told, and that nobody suffers when nobody can be told."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.client import PubSub
+
+from local.home import free_port
+from scheduler.database import open_redis
+from scheduler.events import (
+    LIVE_CHANNEL,
+    WAKE_KEY,
+    Announcer,
+    Standing,
+    read_standing,
+    to_rfc3339,
+    write_standings,
+)
+from scheduler.states import JobStatus
+from scheduler.store.moves import Move
+from scheduler.store.work import LogLine
+from tests.conftest import make_settings
+from tests.factories import MINUTE, NOON
+from tests.services import Services
+
+MOVE = Move(
+    seq=7,
+    id=3,
+    job_id="mine",
+    owner_id=5,
+    verb="start",
+    status=JobStatus.RUNNING,
+    attempt=2,
+    at=NOON,
+    data={"worker": "w"},
+)
+
+
+@pytest.fixture
+def listener(redis_client: Redis) -> Iterator[PubSub]:
+    listener = redis_client.pubsub()
+    listener.subscribe(LIVE_CHANNEL)
+    assert _next(listener)
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def away(services: Services, tmp_path: Path) -> Iterator[Redis]:
+    nobody = make_settings(services, tmp_path, REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    with open_redis(nobody) as client:
+        yield client
+
+
+def _next(listener: PubSub) -> dict[str, Any] | None:
+    return listener.get_message(timeout=5)
+
+
+def _heard(listener: PubSub) -> dict[str, Any]:
+    message = _next(listener)
+    assert message
+    heard: dict[str, Any] = json.loads(message["data"])
+    return heard
+
+
+def test_moves_are_told_without_internal_ids(redis_client: Redis, listener: PubSub) -> None:
+    Announcer(redis_client).tell([MOVE])
+
+    assert _heard(listener) == {
+        "kind": "moves",
+        "moves": [
+            {
+                "seq": 7,
+                "job_id": "mine",
+                "owner_id": 5,
+                "verb": "start",
+                "status": "running",
+                "attempt": 2,
+                "at": "2026-01-15T12:00:00Z",
+                "data": {"worker": "w"},
+            }
+        ],
+    }
+
+
+def test_no_moves_are_not_told(redis_client: Redis, listener: PubSub) -> None:
+    announcer = Announcer(redis_client)
+
+    announcer.tell([])
+    announcer.tell([MOVE])
+
+    assert len(_heard(listener)["moves"]) == 1
+
+
+def test_progress_is_told(redis_client: Redis, listener: PubSub) -> None:
+    Announcer(redis_client).progress(5, "mine", 2, 0.5, "half")
+
+    assert _heard(listener) == {
+        "kind": "progress",
+        "owner_id": 5,
+        "job_id": "mine",
+        "attempt": 2,
+        "fraction": 0.5,
+        "message": "half",
+    }
+
+
+def test_lines_are_told_with_their_ids(redis_client: Redis, listener: PubSub) -> None:
+    Announcer(redis_client).log(5, "mine", 2, [(11, LogLine(NOON, "INFO", "hello"))])
+
+    assert _heard(listener) == {
+        "kind": "log",
+        "owner_id": 5,
+        "job_id": "mine",
+        "attempt": 2,
+        "lines": [{"id": 11, "at": "2026-01-15T12:00:00Z", "level": "INFO", "message": "hello"}],
+    }
+
+
+def test_many_wakes_are_one(redis_client: Redis) -> None:
+    announcer = Announcer(redis_client)
+
+    for _ in range(5):
+        announcer.wake()
+
+    assert redis_client.llen(WAKE_KEY) == 1
+
+
+def test_a_broker_that_is_away_is_warned_of_once_and_never_raised(
+    away: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    announcer, began = Announcer(away), time.monotonic()
+
+    announcer.tell([MOVE])
+    announcer.wake()
+    announcer.progress(5, "mine", 2, 0.5, None)
+    announcer.log(5, "mine", 2, [])
+
+    assert time.monotonic() - began < 1  # a pause here would hold up every request
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert read_standing(away, 5) == {}
+
+
+def test_a_broker_that_is_back_is_told_again(
+    redis_client: Redis, away: Redis, listener: PubSub
+) -> None:
+    announcer = Announcer(away)
+    announcer.tell([MOVE])
+    announcer._redis = redis_client
+
+    announcer.tell([MOVE])
+
+    assert _heard(listener)["kind"] == "moves"
+
+
+def test_standings_are_read_as_they_were_written(redis_client: Redis) -> None:
+    known = {
+        3: Standing(1, "resources", "Waits for 1 CPU unit.", NOON, NOON + MINUTE, "simulation"),
+        4: Standing(2, "no_worker", "Waits for a worker."),
+    }
+
+    write_standings(redis_client, {5: known, 6: {}})
+
+    assert read_standing(redis_client, 5) == known
+    assert read_standing(redis_client, 6) == {}
+    assert read_standing(redis_client, 7) == {}
+
+
+def test_standings_are_not_quoted_for_ever(redis_client: Redis) -> None:
+    write_standings(redis_client, {5: {3: Standing(1, "turn", "Waits.")}})
+
+    assert [0 < redis_client.ttl(key) <= 10 for key in redis_client.keys("fairq:standing:*")] == [
+        True
+    ]
+
+
+def test_instants_are_written_as_answers_carry_them() -> None:
+    assert to_rfc3339(datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)) == (
+        "2026-01-02T03:04:05.000678Z"
+    )
