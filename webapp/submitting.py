@@ -33,13 +33,9 @@ class Intake:
     """What became of a submission, in its order."""
 
     jobs: Sequence[queries.JobView]
+    created: int
     duplicates: frozenset[int]
     moves: Sequence[Move]
-
-    @property
-    def created(self) -> int:
-        """How many jobs are new."""
-        return len(self.jobs) - sum(view.job.id in self.duplicates for view in self.jobs)
 
 
 def take_in(account: Account, requests: Sequence[JobRequest], *, batch: bool) -> Intake:
@@ -92,7 +88,8 @@ def _take_in(
         are_new=not duplicates,
         have_links=bool(duplicates) or any(one.depends_on for one in requests),
     )
-    return Intake([views[number] for number in ids], frozenset(duplicates), moves)
+    created = sum(number not in duplicates for number in ids)
+    return Intake([views[number] for number in ids], created, frozenset(duplicates), moves)
 
 
 def _submit(
