@@ -1,14 +1,12 @@
 """GET /jobs: who sees what, filters, keyset pages, and what a page costs."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from flask import Flask
 from redis import Redis
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from scheduler.events import Standing, write_standings
@@ -17,7 +15,6 @@ from scheduler.states import FINISHED, PENDING, JobClass, JobStatus, Role
 from tests.factories import NOON, make_dependency, make_job
 from tests.webapp.conftest import MakePerson, Person
 from webapp import queries
-from webapp.extensions import db
 from webapp.schemas import JobList
 
 
@@ -200,21 +197,6 @@ def test_the_list_tells_position_and_reason_from_the_leaders_books(
         },
     }
     assert jobs[unknown.job_id]["waiting"]["code"] == "no_worker"
-
-
-@pytest.fixture
-def statements(app: Flask) -> Iterator[list[str]]:
-    """Every statement the application sends."""
-    seen: list[str] = []
-
-    def note(*arguments: Any) -> None:
-        seen.append(arguments[2])
-
-    with app.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
 
 
 def test_a_page_costs_the_same_number_of_statements_however_long_it_is(

@@ -364,6 +364,22 @@ def test_a_batch_is_taken_in_whatever_its_order(person: MakePerson, store: Sessi
     assert ann.get("/jobs/c").json["depends_on"] == ["b"]
 
 
+def test_a_batch_costs_the_same_number_of_statements_however_large_it_is(
+    person: MakePerson, statements: list[str]
+) -> None:
+    ann = person("ann")
+    ann.get("/me")  # notes the use of the token, which later requests do not
+    costs = []
+
+    for size in (2, 50):
+        statements.clear()
+        ann.post("/jobs/batch", {"jobs": [{"type": "simulate"}] * size})
+        costs.append(len(statements))
+
+    assert costs[0] == costs[1]
+    assert costs[0] <= 7, statements
+
+
 def test_the_same_batch_again_adds_nothing(person: MakePerson, store: Session) -> None:
     ann = person("ann")
     first = {"jobs": [{"type": "simulate", "job_id": "a"}]}
