@@ -32,8 +32,6 @@ from billiard.common import terminate_handler_fired
 from celery import Celery, bootsteps, signals
 from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy.orm import configure_mappers
 
 from scheduler.database import make_engine, open_redis
@@ -74,9 +72,7 @@ class _Process:
     def ledger(self, *, connections: int) -> Ledger:
         if self._ledger is None:
             settings = Settings.from_env()
-            redis = open_redis(
-                settings, socket_timeout=_TOO_LATE_SECONDS, retry=Retry(NoBackoff(), 1)
-            )
+            redis = open_redis(settings, socket_timeout=_TOO_LATE_SECONDS)
             engine = make_engine(settings, pool_size=connections, max_overflow=0)
             self._ledger = Ledger(engine, Announcer(redis))
         return self._ledger

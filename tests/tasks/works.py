@@ -50,14 +50,21 @@ class Works:
 
     def __enter__(self) -> Self:
         self.process = Process(self._program, self.lines.append)
-        eventually(lambda: any(line.endswith(" ready.") for line in self.lines), saying=self.log)
-        eventually(lambda: self.entry() is not None)
+        try:
+            eventually(self._is_ready, saying=self.log)
+        except AssertionError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self._sender.close()
         self.engine.dispose()
+
+    def _is_ready(self) -> bool:
+        said = any(line.endswith(" ready.") for line in self.lines)
+        return said and self.entry() is not None
 
     def log(self) -> str:
         return "\n".join(self.lines)
