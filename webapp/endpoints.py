@@ -138,8 +138,16 @@ def _inputs(endpoint: Endpoint) -> dict[str, BaseModel]:
 def _read_body(limit: int) -> bytes:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
-    request.max_content_length = limit
+    # One byte more: a body without a length ends silently where reading has to stop.
+    request.max_content_length = limit + 1
     try:
-        return request.get_data(cache=False)
+        body = request.get_data(cache=False)
     except RequestEntityTooLarge as refusal:
-        raise RequestEntityTooLarge(f"The body is larger than {limit} bytes.") from refusal
+        raise _too_large(limit) from refusal
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+def _too_large(limit: int) -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(f"The body is larger than {limit} bytes.")
