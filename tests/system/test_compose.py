@@ -21,7 +21,7 @@ from local.process import Process, Program
 from local.valkey import _find_binary
 from scheduler.states import JobStatus
 from tests.compose import ANSWERS, FLOWER, SERVICES, check_of, filled_in, unpack_image
-from tests.services import ADMIN, Services, clean_environment, eventually, run_to_end
+from tests.services import ADMIN, Services, clean_environment, eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -68,6 +68,14 @@ class Containers:
         lines = self._lines[name] = []
         self._running[name] = Process(self.program(name), lines.append)
 
+    def run_to_end(self, name: str) -> None:
+        self.start(name)
+        process = self._running.pop(name)
+        eventually(
+            lambda: process.exit_code() is not None, within=90, saying=lambda: self.text(name)
+        )
+        assert process.exit_code() == 0, self.text(name)
+
     def become_healthy(self, name: str) -> None:
         def is_healthy() -> bool:
             assert self._running[name].exit_code() is None, self.text(name)
@@ -96,7 +104,7 @@ def containers(
 ) -> Iterator[Containers]:
     services.flush_redis()
     containers = Containers(services, tmp_path_factory.mktemp("compose"))
-    run_to_end(containers.program("migrate"))
+    containers.run_to_end("migrate")
     for name in ("web", "scheduler", "worker", "flower"):
         containers.start(name)
     yield containers

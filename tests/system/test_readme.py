@@ -66,7 +66,8 @@ class Newcomer:
 
     def password(self) -> str:
         """Wait until everything runs, and read the password off the screen."""
-        eventually(lambda: "Ctrl-C stops everything" in self._screen(), saying=self._screen)
+        ready = "Ctrl-C stops everything"
+        eventually(lambda: ready in self._screen(), within=90, saying=self._screen)
         found = re.search(r"sign in as admin with the password (\S+)", self._screen())
         assert found, self._screen()
         return found[1]
@@ -127,7 +128,7 @@ def test_readme_leads_to_a_first_job_and_a_second_worker(newcomer: Newcomer) -> 
     before = newcomer.get("/workers", token).json()["capacity"]
     worker = newcomer.leave_running(snippet("celery -A tasks.app"))
     try:
-        eventually(lambda: len(newcomer.get("/workers", token).json()["workers"]) == 2)
+        eventually(lambda: len(newcomer.get("/workers", token).json()["workers"]) == 2, within=60)
         after = newcomer.get("/workers", token).json()["capacity"]
         assert after["cpu_units"] == before["cpu_units"] + 4
         assert after["memory_mb"] == before["memory_mb"] + 2048
