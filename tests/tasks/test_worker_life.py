@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.states import JobStatus
+from scheduler.states import JobClass, JobStatus
 from tests.services import OwnServices, Services, eventually
 from tests.tasks.works import Works
 
@@ -23,6 +23,21 @@ def test_a_worker_grows_while_work_waits(services: Services, tmp_path: Path) -> 
         for attempt in attempts:
             works.wait(attempt, JobStatus.RUNNING)
         eventually(lambda: (entry := works.entry()) and entry.processes == 8)
+
+
+def test_a_busy_worker_takes_the_most_urgent_message_first(
+    services: Services, tmp_path: Path
+) -> None:
+    with Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="1,1") as works:
+        works.running(payload={"duration_seconds": 1.5})
+        attempts = [works.submit(job_class=name) for name in reversed(JobClass) for _ in range(2)]
+
+        for attempt in attempts:
+            works.wait(attempt)
+
+        started = {attempt: works.jobs.look(attempt).started_at for attempt in attempts}
+        order = [works.jobs.look(attempt).job_class for attempt in sorted(started, key=started.get)]
+        assert order == [name for name in JobClass for _ in range(2)]
 
 
 def test_a_worker_asked_to_end_finishes_what_runs_and_leaves(

@@ -14,7 +14,7 @@ from local.process import Process
 from scheduler.database import make_engine
 from scheduler.dispatch import Dispatcher
 from scheduler.models import Worker
-from scheduler.states import FINISHED, JobClass, JobStatus
+from scheduler.states import FINISHED, JobStatus
 from scheduler.store.admission import Parcel
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
@@ -82,8 +82,8 @@ class Works:
         return attempt
 
     def send(self, attempt: Wanted) -> None:
-        seconds = self.jobs.look(attempt).timeout_seconds
-        self._dispatcher.send([Parcel(*attempt, JobClass.NORMAL, seconds)])
+        job = self.jobs.look(attempt)
+        self._dispatcher.send([Parcel(*attempt, job.job_class, job.timeout_seconds)])
 
     def wait(self, attempt: Wanted, *wanted: JobStatus) -> JobStatus:
         statuses = set(wanted) or FINISHED
