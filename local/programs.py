@@ -52,8 +52,8 @@ def worker(environment: Mapping[str, str], *, name: str = "worker1") -> Program:
         environment={**environment, "CELERY_CUSTOM_WORKER_POOL": _WORKER_POOL},
         directory=ROOT,
         stop=_DRAIN,
-        # There is nobody left to wait for: give everything back.
-        death_signal=signal.SIGQUIT,
+        # Its services die with the launcher; asked politely, it would wait for them for ever.
+        death_signal=signal.SIGKILL,
     )
 
 

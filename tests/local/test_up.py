@@ -184,4 +184,14 @@ def test_it_stops_leaving_nothing_and_starts_again_where_it_was(
     record_property("warm_start_seconds", launcher.start())
     assert (home / "ports.json").read_text() == ports
     assert "sign in as admin; Ctrl-C" in launcher.text()
-    assert launcher.process.stop() == 0
+
+
+@pytest.mark.system
+def test_a_launcher_that_is_killed_takes_everything_along(launcher: Launcher) -> None:
+    family = psutil.Process(launcher.process.pid).children(recursive=True)
+    assert len(family) > 5
+    # Not through the fixture, which would end the rest as well.
+    psutil.Process(launcher.process.pid).kill()
+    eventually(lambda: not any(child.is_running() for child in family), within=LONG)
+    launcher.process.kill()
+    launcher.start()
