@@ -117,7 +117,7 @@ class User(_Caps, Base):
     username: Mapped[str]
     password_hash: Mapped[str]
     role: Mapped[str]
-    group_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id"))
+    group_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id"), index=True)
     weight: Mapped[float] = mapped_column(server_default="1")
     active: Mapped[bool] = mapped_column(server_default=text("true"))
     session_version: Mapped[int] = mapped_column(server_default="1")

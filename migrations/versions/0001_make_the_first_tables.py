@@ -128,6 +128,7 @@ def upgrade() -> None:
     op.create_index(
         "uq_users_username", "users", [sa.literal_column("lower(username)")], unique=True
     )
+    op.create_index("ix_users_group_id", "users", ["group_id"], unique=False)
     op.create_table(
         "jobs",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -504,6 +505,7 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_owner_id_id", table_name="jobs")
     op.drop_index("ix_jobs_job_id", table_name="jobs")
     op.drop_table("jobs")
+    op.drop_index("ix_users_group_id", table_name="users")
     op.drop_index("uq_users_username", table_name="users")
     op.drop_table("users")
     op.drop_table("workers")

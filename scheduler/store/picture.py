@@ -62,14 +62,18 @@ FROM active
 """)
 
 _ACCOUNTS = text("""
+WITH wanted AS (
+    SELECT owner_id FROM unnest(CAST(:owners AS bigint[])) AS named(owner_id)
+    UNION
+    SELECT owner_id FROM meters WHERE tag IS NOT NULL
+)
 SELECT users.id AS owner_id, users.group_id, users.weight * COALESCE(groups.weight, 1) AS weight,
        CAST(users.cap_cpu_units AS float8) AS cap_cpu_units, users.cap_memory_mb,
        users.cap_running_jobs, COALESCE(meters.meter, 0) AS meter,
        COALESCE(meters.express_meter, 0) AS express_meter, meters.tag
-FROM users
+FROM wanted JOIN users ON users.id = wanted.owner_id
 LEFT JOIN groups ON groups.id = users.group_id
 LEFT JOIN meters ON meters.owner_id = users.id
-WHERE users.id = ANY(:owners) OR meters.tag IS NOT NULL
 """)
 
 _GROUPS = text("""

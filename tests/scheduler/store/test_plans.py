@@ -1,0 +1,321 @@
+"""How Postgres goes about what every job needs: by index, however many jobs there are.
+
+A verb is run once to learn its statements. Each of them is then explained twice, with its
+parameters and without: after some calls Postgres settles for a plan of the second kind.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, Select, event, select, text
+from sqlalchemy.orm import Session
+
+from scheduler.models import Job, JobEvent, JobLog, User
+from scheduler.states import Condition, JobStatus
+from scheduler.store import admission, dependencies, picture, recovery, timers, work
+from scheduler.store.cancellation import cancel
+from scheduler.store.leader import Memory
+from scheduler.store.revival import run_again
+from scheduler.store.submission import submit
+from tests.factories import (
+    MINUTE,
+    NOON,
+    make_group,
+    make_job,
+    make_submission,
+    make_type,
+    make_user,
+    make_worker,
+)
+
+S = JobStatus
+LARGE = {"attempts", "dependencies", "job_events", "job_logs", "jobs", "ready", "timers", "users"}
+"""Tables that grow with users or jobs: reading one of them from end to end is too much."""
+
+LEASE = timedelta(seconds=30)
+HOW_MANY = {S.COMPLETED: 2000, S.READY: 10_000}
+OTHERS = 20_000
+Statement = tuple[str, Any]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A database with a past."""
+
+    session: Session
+    owner: int
+    jobs: dict[JobStatus, list[int]]
+
+
+@pytest.fixture(scope="module")
+def filled(engine: Engine) -> Iterator[Filled]:
+    with engine.connect() as connection, connection.begin() as outer:
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            yield _fill(session)
+        outer.rollback()
+
+
+_USERS = """
+INSERT INTO users (username, password_hash, role, created_at)
+SELECT 'other' || n, '!', 'user', now() FROM generate_series(1, :others) AS n RETURNING id
+"""
+_JOBS = """
+INSERT INTO jobs ({columns})
+SELECT {values} FROM jobs CROSS JOIN generate_series(1, :count) AS n WHERE jobs.id = :id
+RETURNING id
+"""
+_VALUES = {
+    "job_id": "jobs.job_id || '_' || n",
+    "rank": "jobs.rank + n",
+    "owner_id": "CASE WHEN n < 100 THEN jobs.owner_id"
+    " ELSE (CAST(:others AS bigint[]))[1 + n % 100] END",
+    "due_at": "CASE WHEN n < 100 THEN jobs.due_at ELSE jobs.due_at + interval '10 years' END",
+    "tags": "ARRAY['tag' || n % 1000]",
+}
+_BESIDE = """
+DELETE FROM ready; DELETE FROM active; DELETE FROM timers; DELETE FROM attempts;
+
+INSERT INTO ready
+SELECT owner_id, rank, id, type, job_class, cpu_units, memory_mb, 1, now()
+FROM jobs WHERE status = 'ready';
+
+INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
+                    expected_seconds, timeout_seconds, charge, express, epoch, admitted_at,
+                    published_at)
+SELECT id, 1, owner_id, type, job_class, cpu_units, memory_mb, 1, 60, 0.1, false, 1, now(), now()
+FROM jobs WHERE status IN ('queued', 'running');
+
+UPDATE active
+SET claimed_at = now(), worker = 'w', pid = mod(id, 8),
+    lease_until = now() + CASE WHEN mod(id, 10) = 0 THEN interval '-1 s' ELSE interval '1 h' END
+FROM jobs WHERE jobs.id = active.job_id AND jobs.status = 'running';
+
+INSERT INTO timers SELECT due_at, id, 'due' FROM jobs WHERE due_at IS NOT NULL;
+INSERT INTO timers
+SELECT now() + interval '1 day', id, 'deadline' FROM jobs WHERE status = 'ready';
+
+WITH child AS (
+    SELECT id, status, row_number() OVER (PARTITION BY status ORDER BY id) AS n FROM jobs
+    WHERE status IN ('blocked', 'ready')
+),
+parent AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM jobs WHERE status = 'completed')
+INSERT INTO dependencies
+SELECT child.id, parent.id, 'completed', child.status = 'ready' FROM child JOIN parent USING (n);
+
+INSERT INTO attempts (job_id, attempt, worker, pid, queued_at, started_at)
+SELECT id, 1, 'w', 1, now(), now() FROM jobs WHERE attempt > 0 AND status <> 'queued';
+
+INSERT INTO job_events (job_id, owner_id, at, verb, status, attempt)
+SELECT id, owner_id, now(), 'submit', status, 0 FROM jobs;
+
+INSERT INTO job_logs (job_id, attempt, at, level, message)
+SELECT id, 1, now(), 'INFO', 'x' FROM jobs;
+
+INSERT INTO meters (owner_id, tag) SELECT id, CASE WHEN mod(id, 100) = 0 THEN 1 END FROM users;
+
+ANALYZE
+"""
+
+
+def _fill(session: Session) -> Filled:
+    # As with lines a hundred times as long, where an index is the cheaper way by far.
+    session.execute(text("SET LOCAL random_page_cost = 1.1"))
+    make_type(session)
+    make_worker(session)
+    group = make_group(session, cap_backlog=100_000)
+    owner = make_user(session, cap_backlog=100_000, group_id=group.id)
+    others = list(session.execute(text(_USERS), {"others": OTHERS}).scalars())
+    jobs = {status: _many(session, owner, others, status) for status in JobStatus}
+    session.connection().exec_driver_sql(_BESIDE)
+    return Filled(session, owner.id, jobs)
+
+
+def _many(session: Session, owner: User, others: list[int], status: JobStatus) -> list[int]:
+    first = make_job(session, owner, status)
+    columns = [column.key for column in Job.__table__.columns if column.key != "id"]
+    values = [_VALUES.get(column, f"jobs.{column}") for column in columns]
+    query = text(_JOBS.format(columns=", ".join(columns), values=", ".join(values)))
+    parameters = {"count": HOW_MANY.get(status, 300), "id": first.id, "others": others}
+    return [first.id, *session.execute(query, parameters).scalars()]
+
+
+def _attempts(filled: Filled, status: JobStatus) -> list[tuple[int, int]]:
+    return [(job, 1) for job in filled.jobs[status][:5]]
+
+
+def _submit(filled: Filled) -> object:
+    parents = filled.session.scalars(select(Job.job_id).where(Job.owner_id == filled.owner))
+    waits_for = tuple((parent, Condition.COMPLETED) for parent in parents.fetchmany(3))
+    batch = [make_submission("first", idempotency_key="k"), make_submission(depends_on=waits_for)]
+    submit(filled.session, filled.owner, batch, batch=True)
+    return submit(filled.session, filled.owner, batch[:1], batch=True)
+
+
+def _resolve(filled: Filled) -> object:
+    ended, linked = filled.jobs[S.COMPLETED][:20], filled.jobs[S.BLOCKED][30:35]
+    rows = [dependencies.FeedRow("ended", job, filled.owner, *[None] * 5) for job in ended]
+    rows += [dependencies.FeedRow("linked", job, filled.owner, *[None] * 5) for job in linked]
+    return dependencies.resolve(filled.session, rows)
+
+
+def _admit(filled: Filled) -> object:
+    wanted = [admission.Admitted(job, 0.1, express=False) for job in filled.jobs[S.READY][:20]]
+    return admission.admit(filled.session, wanted, epoch=1)
+
+
+def _mark_published(filled: Filled) -> object:
+    jobs = _attempts(filled, S.QUEUED)
+    parcels = [admission.Parcel(job, attempt, "normal", 60) for job, attempt in jobs]
+    admission.mark_published(filled.session, parcels)
+    return parcels
+
+
+ACTS: dict[str, Callable[[Filled], object]] = {
+    "read the snapshot": lambda f: (
+        picture.read_snapshot(f.session, Memory({}, None), now=NOON).candidates
+    ),
+    "submit": _submit,
+    "resolve": _resolve,
+    "release due": lambda f: timers.release_due(f.session, now=NOON + MINUTE, limit=50),
+    "expire": lambda f: timers.expire(f.session, now=NOON, limit=50) or True,
+    "end lost": lambda f: recovery.end_lost(f.session, limit=3),
+    "admit": _admit,
+    "mark published": _mark_published,
+    "start": lambda f: work.start(
+        f.session, _attempts(f, S.QUEUED), worker="w", pid=1, lease=LEASE
+    )[0],
+    "succeed": lambda f: work.succeed(
+        f.session, [work.Success(job, 1, None) for job, _ in _attempts(f, S.RUNNING)]
+    ),
+    "retry": lambda f: work.fail(f.session, work.Failure(f.jobs[S.RUNNING][0], 1, "E", "no")),
+    "fail": lambda f: work.fail(
+        f.session, work.Failure(f.jobs[S.RUNNING][0], 1, "E", "no", retryable=False)
+    ),
+    "stop": lambda f: work.stop(f.session, f.jobs[S.RUNNING][0], 1),
+    "give back": lambda f: work.give_back(f.session, _attempts(f, S.RUNNING)),
+    "beat": lambda f: work.beat(f.session, f.jobs[S.RUNNING][0], 1, lease=LEASE).alive,
+    "show progress": lambda f: work.set_progress(f.session, f.jobs[S.RUNNING][0], 1, 0.5, None),
+    "cancel a waiting job": lambda f: cancel(f.session, f.jobs[S.SCHEDULED][0]),
+    "cancel a running job": lambda f: cancel(f.session, f.jobs[S.RUNNING][0]),
+    "run again": lambda f: run_again(f.session, f.jobs[S.FAILED][0]),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_a_verb_reads_no_large_table_from_end_to_end(filled: Filled, name: str) -> None:
+    statements = _statements(filled, ACTS[name])
+
+    read = {
+        (table, statement)
+        for statement, parameters in statements
+        for plan in _plans(filled.session.connection(), statement, parameters)
+        for table in _read_whole(plan)
+    }
+    assert not read, "\n\n".join(f"{table}: {statement}" for table, statement in read)
+
+
+def _newest(filled: Filled, **columns: object) -> Select[Any]:
+    wanted = select(Job.id).where(Job.id < filled.jobs[S.COMPLETED][-1]).filter_by(**columns)
+    return wanted.order_by(Job.id.desc()).limit(50)
+
+
+PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
+    "everybody's jobs": _newest,
+    "own jobs": lambda f: _newest(f, owner_id=f.owner),
+    "own jobs in a status": lambda f: _newest(f, owner_id=f.owner, status=S.FAILED),
+    "everybody's jobs in a status": lambda f: _newest(f, status=S.FAILED),
+    "a job by its name": lambda _: select(Job.id).where(Job.job_id == "made_1"),
+    "a user's job by its name": lambda f: _newest(f, owner_id=f.owner, job_id="made_1"),
+    "jobs with a tag": lambda _: select(Job.id).where(Job.tags.op("@>")(["tag7"])),
+    "a job's events": lambda f: (
+        select(JobEvent).where(JobEvent.job_id == f.jobs[S.READY][0]).order_by(JobEvent.seq)
+    ),
+    "a user's events since": lambda f: (
+        select(JobEvent)
+        .where(JobEvent.owner_id == f.owner, JobEvent.seq > 5)
+        .order_by(JobEvent.seq)
+        .limit(100)
+    ),
+    "a job's log": lambda f: (
+        select(JobLog)
+        .where(JobLog.job_id == f.jobs[S.READY][0], JobLog.id > 5)
+        .order_by(JobLog.id)
+        .limit(100)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_list_reads_no_large_table_from_end_to_end(filled: Filled, name: str) -> None:
+    statements = _statements(filled, lambda f: [f.session.execute(PAGES[name](f))])
+
+    for statement, parameters in statements:
+        for plan in _plans(filled.session.connection(), statement, parameters):
+            assert _read_whole(plan) == set()
+
+
+def test_a_statement_that_reads_everything_is_noticed(filled: Filled) -> None:
+    by_description = select(Job.id).where(Job.description == "x")
+    statements = _statements(filled, lambda f: [f.session.execute(by_description)])
+
+    ((statement, parameters),) = statements
+    read = [
+        _read_whole(plan) for plan in _plans(filled.session.connection(), statement, parameters)
+    ]
+    assert read == [{"jobs"}, {"jobs"}]
+
+
+def test_owners_in_line_are_found_without_reading_the_lines(filled: Filled) -> None:
+    statements = _statements(filled, ACTS["read the snapshot"])
+    (owners,) = [each for each in statements if "RECURSIVE skip" in each[0]]
+
+    explained = filled.session.connection().exec_driver_sql(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + owners[0], owners[1]
+    )
+
+    plan = explained.scalar_one()[0]["Plan"]
+    assert plan["Actual Rows"] == 101
+    assert plan["Shared Hit Blocks"] < 101 * 5
+
+
+def _statements(filled: Filled, act: Callable[[Filled], object]) -> list[Statement]:
+    """Return what *act*, which must find something to do, sends to Postgres; undo it."""
+    seen: list[Statement] = []
+
+    def note(*arguments: Any) -> None:
+        seen.append((arguments[2], arguments[3]))
+
+    connection = filled.session.connection()
+    nested = filled.session.begin_nested()
+    event.listen(connection, "before_cursor_execute", note)
+    try:
+        assert act(filled)
+        filled.session.flush()
+    finally:
+        event.remove(connection, "before_cursor_execute", note)
+        nested.rollback()
+        filled.session.expire_all()
+    return [each for each in seen if "SAVEPOINT" not in each[0]]
+
+
+def _plans(connection: Connection, statement: str, parameters: Any) -> Iterator[dict[str, Any]]:
+    explained = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+    yield explained.scalar_one()[0]["Plan"]
+    generic = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {_numbered(statement)}"
+    yield connection.exec_driver_sql(generic).scalar_one()[0]["Plan"]
+
+
+def _numbered(statement: str) -> str:
+    """Turn the driver's named parameters into Postgres's numbered ones."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    return re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement)
+
+
+def _read_whole(plan: dict[str, Any]) -> set[str]:
+    """Return the large tables that a plan reads from end to end."""
+    found = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
+    return (found & LARGE).union(*(_read_whole(part) for part in plan.get("Plans", ())))
