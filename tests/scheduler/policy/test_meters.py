@@ -3,7 +3,14 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.policy.meters import advance, correct, dominant_share, effective_weight, rank
+from scheduler.policy.meters import (
+    advance,
+    correct,
+    dominant_share,
+    effective_weight,
+    rank,
+    weight_of,
+)
 from scheduler.policy.parameters import EXPRESS_REFILL
 from scheduler.snapshot import Account, Clock, Resources
 from scheduler.states import DEFAULT_LEVEL, JobClass, class_of
@@ -45,6 +52,17 @@ def test_a_job_that_asks_for_nothing_still_has_a_share() -> None:
 
 def test_weights_are_kept_between_a_quarter_and_four() -> None:
     assert [effective_weight(weight) for weight in (0.01, 1, 100)] == [0.25, 1, 4]
+
+
+def test_weights_add_up_the_same_in_any_order() -> None:
+    accounts = {owner: Account(owner, weight=0.3 + owner / 10) for owner in range(12)}
+    one_by_one, backwards = 0.0, 0.0
+    for owner in range(12):
+        one_by_one += accounts[owner].weight
+        backwards += accounts[11 - owner].weight
+
+    assert one_by_one != backwards
+    assert weight_of(range(12), accounts) == weight_of(reversed(range(12)), accounts)
 
 
 def test_virtual_time_moves_at_the_average_rate_while_somebody_waits() -> None:

@@ -218,6 +218,26 @@ def test_express_work_of_all_together_closes_the_lanes_high_first() -> None:
     assert not any(each.express for each in full.admissions)
 
 
+def test_express_meters_behind_virtual_now_are_all_alike() -> None:
+    accounts = [Account(1, express_meter=0), Account(2, express_meter=50)]
+    older = job(2, 2, CRITICAL, ready_at=NOON - seconds(1))
+
+    made = plan(
+        snapshot([job(1, 1, CRITICAL), older], accounts=accounts, limits=ONE, clock=Clock(100))
+    )
+
+    assert admitted(made) == [2]
+
+
+def test_express_work_that_runs_longer_than_expected_uses_up_the_allowance() -> None:
+    late = running(9, expected=1, express=True)
+    jobs = [job(1, 1, CRITICAL), job(2, 2, CRITICAL)]
+
+    made = plan(snapshot(jobs, [late], now=NOON + seconds(600)))
+
+    assert {each.id: each.express for each in made.admissions} == {2: True, 1: False}
+
+
 def test_the_lanes_close_in_the_middle_of_a_pass() -> None:
     jobs = [job(i, i, CRITICAL, cpu=8, memory=128, expected=20) for i in range(1, 9)]
     limits = Limits(Resources(64, 4096 * 8, 64))
@@ -445,6 +465,16 @@ def test_a_shrunken_machine_admits_nothing_until_it_has_room() -> None:
 
     assert admitted(made) == []
     assert "none is free" in sentence(made.holds[9])
+
+
+def test_an_owners_small_job_that_passes_its_first_one_leaves_that_ones_place_alone() -> None:
+    accounts = [Account(1, meter=5, tag=5)]
+    jobs = [job(1, 1, cpu=8), job(2, 1, expected=8, ready_at=NOON + seconds(1))]
+
+    made = plan(snapshot(jobs, [running(9, 2, expected=30)], accounts=accounts))
+
+    assert admitted(made) == [2]
+    assert [(each.tag, each.meter) for each in made.accounts if each.owner_id == 1] == [(5, 6)]
 
 
 # Caps, pauses and workers
