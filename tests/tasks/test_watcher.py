@@ -89,6 +89,7 @@ def test_a_handler_that_never_looks_is_made_to_stop(
     runner.run([attempt], worker="w")
 
     assert jobs.status(attempt) is JobStatus.CANCELLED
+    assert jobs.attempt(attempt).error_type == "Cancelled"  # and not its time limit
 
 
 def test_a_handler_that_finishes_although_asked_to_stop_has_completed(
