@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.policy.admission import Decision
+from scheduler.policy.ordering import standing
 from scheduler.policy.parameters import CAPPED_PATIENCE
 from scheduler.policy.plan import Plan, decide, plan
 from scheduler.policy.reasons import Hold, HoldCode, sentence
@@ -189,11 +190,17 @@ class After:
         return waiting.job_class in limits.paused_classes or waiting.job_type in limits.paused_types
 
     def waits_behind_its_owners_first(self, waiting: Candidate) -> bool:
-        first = min(
-            (each for each in self.left if each.owner_id == waiting.owner_id),
-            key=lambda each: (each.rank, each.waiting_since, each.id),
-        )
-        return self.seen.now - first.waiting_since >= CAPPED_PATIENCE and self.is_capped(first)
+        in_line = [
+            each
+            for each in self.left
+            if each.owner_id == waiting.owner_id
+            and not self.is_paused(each)
+            and (self.seen.limits.capacity or NOTHING).covers(each.need)
+        ]
+        first = min(in_line, key=standing, default=None)
+        if first is None or not self.is_capped(first):
+            return False
+        return self.seen.now - first.waiting_since >= CAPPED_PATIENCE
 
 
 def under(caps: Caps, jobs: list[Candidate | Running]) -> bool:
@@ -237,7 +244,7 @@ def test_jobs_of_a_user_alike_in_size_and_class_start_in_order(seen: Snapshot) -
     made = plan(seen)
     place = {job_id: index for index, job_id in enumerate(made.order)}
     alike = defaultdict(list)
-    for each in sorted(seen.candidates, key=lambda one: (one.rank, one.waiting_since, one.id)):
+    for each in sorted(seen.candidates, key=standing):
         shape = (each.owner_id, each.job_type, each.cpu_units, each.memory_mb, each.job_class)
         alike[shape].append(each.id)
 
