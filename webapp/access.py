@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -11,6 +12,7 @@ from flask import Flask, g, request, session
 from flask_limiter.util import get_remote_address
 from flask_login import UserMixin, current_user, login_user
 from limits import parse
+from redis import RedisError
 from sqlalchemy import ColumnElement, Select, and_, false, func, select, true, update
 
 from scheduler import clock
@@ -238,4 +240,6 @@ def _forgive_sign_ins() -> None:
     """Let a right password clear the attempts made for its name from its address."""
     for used in limiter.current_limits:
         if used.limit == parse(SIGN_INS_PER_NAME):
-            limiter.limiter.clear(used.limit, *used.request_args)
+            # A broker that went away just now keeps nobody out; what it counted runs out by itself.
+            with suppress(RedisError):
+                limiter.limiter.clear(used.limit, *used.request_args)

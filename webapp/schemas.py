@@ -470,10 +470,21 @@ class UserRequest(Request):
     active: bool = True
 
 
-class UserPatch(Request):
+def _tell_no_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class Patch(Request):
+    """What to change: only what was sent counts, so the defaults of the fields mean nothing."""
+
+    model_config = ConfigDict(json_schema_extra=_tell_no_defaults)
+
+
+class UserPatch(Patch):
     """What to change about an account; what is left out stays."""
 
-    password: Password = Field(default="")
+    password: Password = ""
     role: Role = Role.USER
     group: Name | None = None
     weight: Weight = 1.0
@@ -489,7 +500,7 @@ class GroupRequest(Request):
     caps: CapsRequest = CapsRequest()
 
 
-class GroupPatch(Request):
+class GroupPatch(Patch):
     """What to change about a group; what is left out stays."""
 
     weight: Weight = 1.0

@@ -67,6 +67,14 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere(
         assert reference.removeprefix("#/components/schemas/") in schemas
 
 
+def test_every_default_is_one_that_could_be_sent(document: dict[str, Any]) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        for field, told in schema.get("properties", {}).items():
+            if "default" in told:
+                validator = Draft202012Validator(told | {"components": document["components"]})
+                assert validator.is_valid(told["default"]), f"{name}.{field}"
+
+
 def references(node: Any) -> list[str]:
     if isinstance(node, list):
         return [found for inner in node for found in references(inner)]

@@ -2,6 +2,7 @@
 
 import hashlib
 from base64 import b64encode
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,9 @@ from werkzeug.test import TestResponse
 
 from scheduler import clock
 from scheduler.models import Token
+from scheduler.settings import Settings
 from scheduler.states import Role, Scope
-from tests.webapp.conftest import PASSWORD, MakePerson, add_token
+from tests.webapp.conftest import PASSWORD, MakeApp, MakePerson, add_token
 from webapp import access
 from webapp.schemas import NewToken, TokenList
 
@@ -236,6 +238,17 @@ def test_guessing_passwords_is_slowed_down(app: Flask, person: MakePerson) -> No
     assert int(beyond.headers["Retry-After"]) > 0
     assert right.status_code == 429
     assert make(app, "bob").status_code == 201
+
+
+def test_guessing_is_slowed_down_while_the_broker_is_away(
+    app: Flask, person: MakePerson, settings: Settings, make_app: MakeApp
+) -> None:
+    person("ann")
+    lonely = make_app(replace(settings, redis_url="redis://127.0.0.1:1/0"))
+
+    answers = [make(lonely, "ann", "wrong").status_code for _ in range(11)]
+
+    assert answers == [401] * 10 + [429]
 
 
 def test_a_right_password_forgives_the_wrong_ones_before(app: Flask, person: MakePerson) -> None:
