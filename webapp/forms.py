@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+from jsonschema import Draft202012Validator
 from werkzeug.datastructures import MultiDict
 
 from scheduler.models import JobType
@@ -19,7 +20,7 @@ from scheduler.states import (
 )
 from webapp import presentation
 from webapp.bodies import parse_body
-from webapp.errors import Problem
+from webapp.errors import FieldError, Problem
 from webapp.schemas import JobRequest
 
 Schema = Mapping[str, Any]
@@ -124,16 +125,14 @@ class JobForm:
     def request(self) -> JobRequest | None:
         """Return what is asked for, checked as on the JSON side; None leaves errors behind."""
         body = self._body()
-        if self.errors:
-            return None
+        self._check_payload(body["payload"])
         try:
-            return parse_body(JobRequest, json.dumps(body).encode())
+            wanted = parse_body(JobRequest, json.dumps(body).encode())
         except Problem as problem:
-            for error in problem.errors:
+            for error in problem.errors or (FieldError("", problem.detail),):
                 self.refuse(error.path, error.message)
-            if not problem.errors:
-                self.refuse("", problem.detail)
             return None
+        return None if self.errors else wanted
 
     def refuse(self, path: str, message: str) -> None:
         """Put what is wrong with the request beside the control it came from."""
@@ -172,6 +171,15 @@ class JobForm:
         return body | {
             name: value for name, value in optional.items() if value not in ({}, [], None)
         }
+
+    def _check_payload(self, payload: Any) -> None:
+        """Name everything that is wrong with the payload; the engine names the worst only."""
+        if "payload" in self.errors or not self.type.payload_schema:
+            return
+        for problem in Draft202012Validator(self.type.payload_schema).iter_errors(payload):
+            path = ".".join(["payload", *map(str, problem.absolute_path)])
+            if self._control_of(path) not in self.errors:
+                self.refuse(path, problem.message)
 
     def _payload(self) -> Any:
         if self.mode == "json":
@@ -215,7 +223,7 @@ class JobForm:
         if first == "payload" and self.mode == "form":
             return f"payload.{second}" if second in {one.name for one in self.fields} else ""
         if first in {"resource_requirements", "retry_config"}:
-            return second if second in _CONTROLS else ""
+            return second if second in _CONTROLS else _NEEDS[0]
         return first if first in _CONTROLS else ""
 
 

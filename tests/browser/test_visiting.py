@@ -1,0 +1,278 @@
+"""A person visits every page: by mouse, by keyboard, on a phone, without scripts."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import PHONE, WIDE, Visit, Visitor, sign_in, watched_page
+from tests.services import Stack
+from tests.system.client import Client
+from webapp import presentation
+
+PAGES = ("/", "/?status=failed&q=x", "/submit", "/submit?type=simulate", "/account", "/workers")
+JOB_ID = "a job/with a % long name that has to wrap somewhere on a small screen"
+
+AUDIT = """
+() => {
+  const problems = [];
+  const named = (one) => one.labels?.length || one.getAttribute("aria-label")
+    || one.getAttribute("aria-labelledby") || one.title || one.textContent.trim();
+  const seen = (one) => one.checkVisibility({ visibilityProperty: true });
+  for (const one of document.querySelectorAll("input:not([type=hidden]), select, textarea, button, a[href], summary"))
+    if (seen(one) && !named(one)) problems.push(`no name: ${one.outerHTML.slice(0, 120)}`);
+  for (const one of document.querySelectorAll("img:not([alt])")) problems.push(`no alt: ${one.src}`);
+  const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+  for (const id of ids.filter((id, place) => ids.indexOf(id) !== place)) problems.push(`twice: #${id}`);
+  for (const one of document.querySelectorAll("[aria-labelledby], [aria-describedby]"))
+    for (const id of `${one.getAttribute("aria-labelledby") ?? ""} ${one.getAttribute("aria-describedby") ?? ""}`.split(" "))
+      if (id && !document.getElementById(id)) problems.push(`refers to nothing: #${id}`);
+  if (document.querySelectorAll("h1").length !== 1) problems.push("not one h1");
+  if (document.querySelectorAll("main").length !== 1) problems.push("not one main");
+  if (!document.documentElement.lang) problems.push("no language");
+  for (const one of document.querySelectorAll("[style]")) problems.push(`styled: ${one.outerHTML.slice(0, 80)}`);
+  return problems;
+}
+"""
+
+WIDER_THAN_THE_SCREEN = (
+    "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+)
+
+LOW_CONTRAST = """
+() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour, under) => {
+    canvas.fillStyle = `rgb(${under.join(" ")})`; canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => rgb.map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (one) => {
+    const chain = [];
+    for (let here = one; here; here = here.parentElement) chain.unshift(getComputedStyle(here).backgroundColor);
+    return chain.reduce((under, colour) => rgba(colour, under), [255, 255, 255]);
+  };
+  const poor = new Set();
+  for (const one of document.querySelectorAll("body *")) {
+    const text = [...one.childNodes].some((node) => node.nodeType === 3 && node.nodeValue.trim());
+    if (!text || !one.checkVisibility({ opacityProperty: true }) || one.closest(".visually-hidden, .skip, .arrived, [disabled]")) continue;
+    const under = behind(one);
+    const [high, low] = [light(rgba(getComputedStyle(one).color, under)), light(under)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) poor.add(`${ratio.toFixed(2)} ${one.tagName} ${one.className} ${one.textContent.trim().slice(0, 30)}`);
+  }
+  return [...poor];
+}
+"""
+
+
+@pytest.fixture
+def olga(visit: Visit) -> Visitor:
+    """An operator with a job in every state that is easily had."""
+    olga = visit("operator")
+    scripts = olga.scripts
+    scripts.submit(job_id=JOB_ID, payload={"log_lines": 3, "result": {"rows": [1, None, "x" * 200]}})
+    scripts.submit(job_id="poor", payload={"fail_attempts": 1, "retryable": False}, tags=["x"])
+    scripts.submit(job_id="later", delay_seconds=3600, description="Something for later")
+    scripts.submit(job_id="after", depends_on=["later"])
+    scripts.submit(job_id="busy", payload={"duration_seconds": 600, "steps": 600})
+    scripts.wait_for("busy", "running")
+    scripts.wait_for("poor", "failed")
+    return olga
+
+
+@pytest.fixture
+def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
+    """A browser at the door."""
+    context = browser.new_context(viewport=WIDE)
+    page = watched_page(context)
+    page.goto(stack.url + "/sign-in")
+    yield page
+    context.close()
+
+
+def pages_of(person: Visitor) -> list[str]:
+    ids = ("a%20job%2Fwith%20a%20%25%20long%20name%20that%20has%20to%20wrap%20somewhere%20on%20a%20small%20screen", "poor", "later", "after", "busy")
+    return [*PAGES, *(f"/jobs/{job_id}?owner={person.name}" for job_id in ids)]
+
+
+def test_every_page_fits_is_named_and_can_be_read_in_both_themes(olga: Visitor) -> None:
+    found = {}
+    for path in pages_of(olga):
+        page = olga.open(path)
+        for scheme, size in (("light", WIDE), ("dark", PHONE)):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size(size)
+            wide = ["wider than the screen"] if page.evaluate(WIDER_THAN_THE_SCREEN) else []
+            found[path, scheme] = wide + page.evaluate(AUDIT) + page.evaluate(LOW_CONTRAST)
+
+    assert {where: problems for where, problems in found.items() if problems} == {}
+
+
+def test_a_wrong_password_opens_nothing_and_tells_nothing(
+    stranger: Page, stack: Stack, admin: Client
+) -> None:
+    admin.make_user("wrongly")
+    told = []
+    for name in ("wrongly", "nobody-of-this-name"):
+        sign_in(stranger, stack.url, name, "not-the-password")
+        told.append(stranger.get_by_role("alert").inner_text())
+        expect(stranger.get_by_label("Username")).to_have_value(name)
+        expect(stranger.get_by_label("Password")).to_have_value("")
+
+    assert told[0] == told[1] == "This username and password do not go together."
+
+
+def test_whoever_is_sent_to_the_door_comes_back_to_where_they_wanted(
+    visit: Visit, stack: Stack
+) -> None:
+    ann = visit()
+    page = ann.open()
+    page.get_by_role("button", name="Sign out").click()
+    page.goto(stack.url + "/account?x=1")
+    page.get_by_label("Username").fill(ann.name)
+    page.get_by_label("Password").fill("a-password-for-tests")
+    page.get_by_role("button", name="Sign in").click()
+
+    expect(page).to_have_url(stack.url + "/account?x=1")
+
+
+def test_the_pages_are_walked_by_keyboard(olga: Visitor) -> None:
+    page = olga.open("/")
+    keyboard = page.keyboard
+
+    keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    keyboard.press("/")
+    keyboard.type(f"status:failed poor owner:{olga.name}")
+    keyboard.press("Enter")
+    expect(page).to_have_url(f"{olga.url}/?status=failed&owner={olga.name}&q=poor")
+    olga.settle()
+    expect(page.locator("[data-row]")).to_have_count(1)
+    keyboard.press("j")
+    expect(page.locator("[data-row-link]").first).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="poor", level=1)).to_be_visible()
+    olga.settle()
+    keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+    keyboard.press("Escape")
+    keyboard.press("g")
+    expect(page).to_have_url(f"{olga.url}/")
+
+
+def test_filters_are_kept_in_the_address_and_taken_off_one_by_one(olga: Visitor) -> None:
+    page = olga.open(f"/?owner={olga.name}")
+
+    page.get_by_label("Type").select_option("simulate")
+    page.wait_for_url("**type=simulate**")
+    page.locator(".count", has_text="scheduled").click()
+    expect(page.locator("[data-row]")).to_have_count(1)
+    assert page.url == f"{olga.url}/?status=scheduled&type=simulate&owner={olga.name}"
+
+    page.get_by_role("link", name="status: scheduled remove").click()
+    expect(page.locator("[data-row]")).to_have_count(5)
+
+
+def test_the_theme_is_chosen_once_and_comes_with_the_page(olga: Visitor) -> None:
+    page = olga.open("/")
+    page.get_by_role("button", name="Dark").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+    answer = olga.context.request.get(olga.url + "/account")
+
+    assert '<html lang="en" data-theme="dark">' in answer.text()
+
+
+def test_reading_filtering_submitting_and_cancelling_work_without_scripts(visit: Visit) -> None:
+    ann = visit(java_script_enabled=False)
+    page = ann.page
+    page.get_by_role("link", name="Submit a job").first.click()
+    page.get_by_role("link", name="simulate").click()
+    page.get_by_text("JSON", exact=True).click()
+    page.get_by_label("Payload as JSON").fill('{"duration_seconds": ')
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_text("This is not JSON:")).to_be_visible()
+    page.get_by_label("Payload as JSON").fill('{"duration_seconds": 600}')
+    page.get_by_text("When, and after what").click()
+    page.get_by_label("Or after a delay, in seconds").fill("3600")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_role("heading", name="Why it waits")).to_be_visible()
+
+    page.get_by_role("link", name="Jobs", exact=True).first.click()
+    page.get_by_label("Filter", exact=True).fill("status:scheduled")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("[data-row]")).to_have_count(1)
+    page.locator("[data-row]").get_by_role("button").click()
+
+    expect(page.get_by_text("is cancelled.")).to_be_visible()
+    expect(page.get_by_text("No job matches")).to_be_visible()
+
+
+def test_problems_stand_beside_their_fields_and_what_was_written_stays(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open("/submit?type=simulate")
+    page.get_by_label("Duration seconds").fill("-1")
+    page.get_by_label("Fail attempts").fill("two")
+    page.get_by_label("CPU units").fill("none")
+    page.get_by_role("button", name="Submit", exact=True).click()
+
+    expect(page.get_by_text("Nothing was submitted.")).to_be_visible()
+    expect(page.get_by_label("CPU units")).to_have_value("none")
+    expect(page.get_by_label("CPU units")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Duration seconds")).to_have_value("-1")
+    page.get_by_label("CPU units").fill("")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_label("Duration seconds")).to_have_attribute("aria-invalid", "true")
+
+
+def test_a_job_is_submitted_again_like_the_one_before(visit: Visit) -> None:
+    ann = visit()
+    ann.scripts.submit(
+        job_id="model", payload={"message": "again", "duration_seconds": 0}, tags=["a", "b"]
+    )
+    page = ann.open("/jobs/model")
+    page.get_by_role("link", name="Submit again").click()
+    expect(page.get_by_label("Message")).to_have_value("again")
+    page.get_by_role("button", name="Submit", exact=True).click()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("job_")
+    expect(page.locator(".tree").last).to_contain_text('message: "again"')
+    assert [job["tags"] for job in ann.scripts.get("/jobs")["jobs"]] == [["a", "b"], ["a", "b"]]
+
+
+def test_a_token_is_shown_once_and_works_until_it_is_deleted(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open("/account")
+    page.get_by_label("Name").fill("from the page")
+    page.get_by_role("button", name="Make the token").click()
+    secret = page.locator("#secret").inner_text()
+    me = {"Authorization": f"Bearer {secret}"}
+    assert ann.context.request.get(ann.url + "/me", headers=me).ok
+
+    ann.open("/account")
+    assert secret not in page.content()
+    page.get_by_role("button", name="Delete from the page").click()
+    page.get_by_role("button", name="Yes").click()
+
+    expect(page.get_by_text("The token from the page is deleted.")).to_be_visible()
+    assert ann.context.request.get(ann.url + "/me", headers=me).status == 401
+
+
+def test_durations_read_the_same_from_scripts_and_from_the_server(visit: Visit) -> None:
+    page = visit().open("/account")
+    values = [0.0, 3.14, 9.94, 10.0, 59.9, 60.0, 61.5, 3599.0, 3600.0, 7265.0, 86400.0, 200000.0]
+
+    shown = page.evaluate(
+        "async (values) => { const clock = await import('/static/js/clock.js');"
+        " return values.map((value) => clock.duration(value)); }",
+        values,
+    )
+
+    assert shown == [presentation.duration(value) for value in values]

@@ -1,0 +1,230 @@
+"""A person watches jobs: nothing here reloads a page."""
+
+import os
+import signal
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visit, Visitor
+from tests.services import Stack
+
+SLOW = {"duration_seconds": 4, "steps": 40}
+
+
+def test_a_job_is_watched_from_its_submission_to_its_end(visit: Visit, stack: Stack) -> None:
+    ann = visit()
+    everything = {"cpu_units": 2}
+    ann.scripts.submit(
+        job_id="first", payload={"duration_seconds": 120}, resource_requirements=everything
+    )
+    submit_by_form(ann, "watched", duration=4, steps=40)
+    page = ann.page
+    mark(page)
+
+    expect(status(page)).to_have_text("ready")
+    expect(page.get_by_text("Why it waits")).to_be_visible()
+    with paused(stack, "worker1"):
+        ann.scripts.call("PATCH", "/jobs/first/cancel")
+        expect(status(page)).to_have_text("queued")
+    expect(status(page)).to_have_text("running")
+    first = moving_progress(page, above=0)
+    moving_progress(page, above=first)
+    expect(status(page)).to_have_text("completed")
+    expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
+    expect(page.locator(".hop strong")).to_have_text(
+        ["Submitted", "Admitted", "Started", "Completed"]
+    )
+    assert is_marked(page)
+
+
+def test_the_table_follows_a_job_and_tells_its_end_to_its_owner_alone(visit: Visit) -> None:
+    ann, bob = visit(), visit()
+    page, others = ann.open(), bob.open()
+    mark(page)
+    job_id = f"told-{ann.name}"
+
+    ann.scripts.submit(job_id=job_id, payload=SLOW, tags=["told"])
+    row = page.locator("[data-row]", has_text=job_id)
+    expect(row).to_be_visible()
+    expect(row.locator("[data-status-chip]")).to_have_text("running")
+    moving_progress(page, above=0)
+    elapsed = row.locator("[data-tick]")
+    expect(elapsed).to_have_text("2 s")
+    expect(elapsed).to_have_text("3 s")
+    expect(row.locator("[data-status-chip]")).to_have_text("completed")
+    expect(page.locator(".toast")).to_contain_text(f"{job_id} completed")
+    expect(page.locator("[data-bell-count]")).to_have_text("1")
+    assert is_marked(page)
+
+    page.locator("[data-bell] summary").click()
+    expect(page.locator(".bell-item")).to_contain_text(f"{job_id} completed")
+    expect(page.locator("[data-bell-count]")).to_be_hidden()
+    expect(others.get_by_text("No jobs yet")).to_be_visible()
+    expect(others.locator(".toast, .bell-item, [data-row]")).to_have_count(0)
+    assert job_id not in others.content()
+
+
+def test_a_failure_is_told_with_its_error_and_each_attempt_keeps_its_own(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open()
+
+    ann.scripts.submit(
+        job_id=f"fails-{ann.name}",
+        payload={"fail_attempts": 9},
+        retry_config={"max_attempts": 2, "strategy": "fixed", "base_delay_seconds": 0},
+    )
+    toast = page.locator(".toast")
+    expect(toast).to_contain_text(f"fails-{ann.name} failed")
+    expect(toast).to_contain_text("SimulatedFailure")
+    toast.get_by_role("link").click()
+
+    expect(page.locator(".attempt")).to_have_count(2)
+    expect(page.locator(".attempt-error p").nth(0)).to_contain_text("attempt 1 of 9")
+    expect(page.locator(".attempt-error p").nth(1)).to_contain_text("attempt 2 of 9")
+    expect(page.locator(".big-error")).to_contain_text("attempt 2 of 9")
+
+
+def test_log_lines_appear_as_they_are_written_and_can_be_narrowed(visit: Visit) -> None:
+    ann = visit()
+    job_id = f"talks-{ann.name}"
+    gate = ann.scripts.submit(delay_seconds=3600)["job_id"]
+    ann.scripts.submit(
+        job_id=job_id,
+        depends_on=[{"job_id": gate, "when": "finished"}],
+        payload={"log_lines": 30, "message": "hello"},
+    )
+    page = ann.open(f"/jobs/{job_id}")
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    expect(status(page)).to_have_text("blocked")
+
+    ann.scripts.call("PATCH", f"/jobs/{gate}/cancel")
+    lines = page.locator(".log-line")
+    expect(lines).to_have_count(31)
+    expect(lines.first).to_contain_text("hello")
+    expect(lines.last).to_contain_text("line 30 of 30")
+
+    page.get_by_label("Least level shown").select_option("error")
+    expect(lines.first).to_be_hidden()
+
+
+def test_a_running_job_is_stopped_after_a_question(visit: Visit) -> None:
+    ann = visit()
+    job_id = f"stopped-{ann.name}"
+    ann.scripts.submit(job_id=job_id, payload={"duration_seconds": 60})
+    page = ann.open()
+    row = page.locator("[data-row]", has_text=job_id)
+    expect(row.locator("[data-status-chip]")).to_have_text("running")
+
+    row.get_by_role("button", name=f"Cancel {job_id}").click()
+    page.get_by_role("button", name="No").click()
+    expect(row.locator("[data-status-chip]")).to_have_text("running")
+    row.get_by_role("button", name=f"Cancel {job_id}").click()
+    page.get_by_role("button", name="Yes").click()
+
+    expect(row.locator("[data-status-chip]")).to_have_text("cancelled")
+
+
+def test_what_happened_while_the_server_was_away_is_shown_when_it_is_back(
+    visit: Visit, stack: Stack
+) -> None:
+    ann = visit()
+    job_id = f"meanwhile-{ann.name}"
+    ann.scripts.submit(job_id=job_id, payload={"duration_seconds": 3})
+    page = ann.open()
+    chip = page.locator("[data-row]", has_text=job_id).locator("[data-status-chip]")
+    expect(chip).to_have_text("running")
+    mark(page)
+
+    stack.stop("web")
+    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    expect(page.locator("[data-live-banner]")).to_contain_text("The connection is lost")
+    expect(chip).to_have_text("running")
+    stack.start_again("web")
+
+    expect(page.locator("[data-live-state]")).to_have_text("Live", timeout=20_000)
+    expect(page.locator("[data-live-banner]")).to_be_hidden()
+    expect(chip).to_have_text("completed")
+    expect(page.locator(".toast")).to_contain_text(f"{job_id} completed")
+    assert is_marked(page)
+
+
+def test_a_browser_that_was_offline_catches_up_and_is_told_in_one_breath(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open()
+    mark(page)
+
+    ann.context.set_offline(offline=True)
+    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    ann.scripts.wait_for_all(ann.scripts.submit_batch([{"type": "simulate"}] * 6))
+    expect(page.locator(".toast, [data-row]")).to_have_count(0)
+    ann.context.set_offline(offline=False)
+
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+    expect(page.locator("[data-row][data-status=completed]")).to_have_count(6)
+    expect(page.locator(".toast")).to_have_count(1)
+    expect(page.locator(".toast")).to_contain_text("6 jobs ended")
+    expect(page.locator("[data-bell-count]")).to_have_text("6")
+    assert is_marked(page)
+
+
+def test_an_operator_sees_everybodys_jobs_move_and_the_workers(visit: Visit) -> None:
+    ann, olga = visit(), visit("operator")
+    page = olga.open(f"/?owner={ann.name}")
+    job_id = f"seen-{ann.name}"
+
+    ann.scripts.submit(job_id=job_id, payload=SLOW)
+    row = page.locator("[data-row]", has_text=job_id)
+    expect(row.locator(".cell-owner")).to_have_text(ann.name)
+    expect(row.locator("[data-status-chip]")).to_have_text("running")
+    olga.open("/workers")
+
+    expect(page.get_by_role("row").filter(has_text="online")).to_contain_text("worker1")
+    expect(page.locator(".worker-jobs")).to_contain_text(job_id)
+    expect(page.locator(".worker-jobs")).not_to_contain_text(job_id)
+    expect(page.locator(".toast")).to_have_count(0)
+
+
+def submit_by_form(person: Visitor, job_id: str, *, duration: float, steps: int) -> None:
+    page = person.open("/submit")
+    page.get_by_role("link", name="simulate").click()
+    page.get_by_label("Duration seconds").fill(str(duration))
+    page.get_by_label("Steps").fill(str(steps))
+    page.get_by_text("Name and words for people").click()
+    page.get_by_label("Job id").fill(job_id)
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_role("heading", name=job_id, level=1)).to_be_visible()
+
+
+def status(page: Page):  # noqa: ANN201 - a locator
+    return page.locator(".job-strip [data-status-chip]")
+
+
+def moving_progress(page: Page, *, above: float) -> float:
+    """Wait until the bar has moved beyond *above*; return where it is."""
+    found = page.wait_for_function(
+        "(above) => { const bar = document.querySelector('#main progress[value]');"
+        " return bar && bar.value > above && bar.value < 1 ? bar.value : false; }",
+        arg=above,
+    )
+    return float(found.json_value())
+
+
+def mark(page: Page) -> None:
+    page.evaluate("window.mark = 'here since the page was opened'")
+
+
+def is_marked(page: Page) -> bool:
+    return bool(page.evaluate("Boolean(window.mark)"))
+
+
+class paused:  # noqa: N801 - reads as a statement
+    """Keep a process from doing anything for a while."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        self._pid = stack.pid(name)
+
+    def __enter__(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._pid, signal.SIGCONT)
