@@ -16,6 +16,7 @@ from redis import Redis
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Row,
     Select,
     Text,
     any_,
@@ -93,11 +94,7 @@ class JobView:
     depends_on: Sequence[Link] = ()
     dependents_count: int = 0
     standing: Standing | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether only its turn is missing."""
-        return self.job.status == JobStatus.READY
+    has_worker: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +132,18 @@ def list_jobs(
     """
     start = None if cursor is None else read_cursor(cursor)
     listing = Listing(visible, wanted, limit=limit, start=start, oldest_first=oldest_first)
-    rows = [(job, owner) for job, owner in session.execute(listing.page())]
-    more = len(rows) > limit
-    rows = rows[:limit]
-    views = with_surroundings(session, redis, rows)
-    if more:
-        return JobPage(views, write_cursor(rows[-1][0].id))
+    rows = session.execute(listing.page()).all()
+    views = _with_surroundings(session, redis, rows[:limit])
+    if len(rows) > limit:
+        return JobPage(views, write_cursor(views[-1].job.id))
     stopped_at = session.scalar(listing.end_of_window()) if listing.is_bounded else None
     return JobPage(views, None if stopped_at is None else write_cursor(stopped_at))
 
 
 def one_job(session: Session, redis: Redis, job: Job) -> JobView:
     """Return *job* with its surroundings."""
-    owner = session.scalars(select(User.username).where(User.id == job.owner_id)).one()
-    return with_surroundings(session, redis, [(job, owner)])[0]
+    rows = session.execute(_with_owner().where(Job.id == job.id)).all()
+    return _with_surroundings(session, redis, rows)[0]
 
 
 def jobs_by_ids(
@@ -158,30 +153,44 @@ def jobs_by_ids(
 
     New jobs are not in the leader's books yet; if they are not linked either, one statement does.
     """
-    rows = session.execute(
-        select(Job, User.username).join(User, User.id == Job.owner_id).where(_among(Job.id, ids))
-    ).all()
+    rows = session.execute(_with_owner().where(_among(Job.id, ids))).all()
     links = parents_of(session, ids) if have_links else {}
     counts = {} if are_new and not have_links else count_dependents(session, ids)
     return {
-        job.id: JobView(job, owner, links.get(job.id, ()), counts.get(job.id, 0))
-        for job, owner in rows
+        job.id: JobView(
+            job, owner, links.get(job.id, ()), counts.get(job.id, 0), has_worker=has_worker
+        )
+        for job, owner, has_worker in rows
     }
 
 
-def with_surroundings(
-    session: Session, redis: Redis, rows: Sequence[tuple[Job, str]]
+def _with_owner() -> Select[Job, str, bool]:
+    """Return the select of jobs with their owners' names and whether anything could run them."""
+    heard = Worker.heartbeat_at > func.now() - fleet.SILENCE
+    has_worker = select(Worker.name).where(Worker.state == "online", heard).exists()
+    return select(Job, User.username, has_worker).join(User, User.id == Job.owner_id)
+
+
+def _with_surroundings(
+    session: Session, redis: Redis, rows: Sequence[Row[Job, str, bool]]
 ) -> list[JobView]:
     """Return jobs with links and standings, in the order given."""
-    ids = [job.id for job, _ in rows]
+    ids = [job.id for job, *_ in rows]
     links, counts = parents_of(session, ids), count_dependents(session, ids)
-    waiting = {job.owner_id for job, _ in rows if job.status in WAITING}
+    waiting = {job.owner_id for job, *_ in rows if job.status in WAITING}
     standings: dict[int, Standing] = {}
     for owner_id in sorted(waiting):
         standings |= read_standing(redis, owner_id)
     return [
-        JobView(job, owner, links.get(job.id, ()), counts.get(job.id, 0), standings.get(job.id))
-        for job, owner in rows
+        JobView(
+            job,
+            owner,
+            links.get(job.id, ()),
+            counts.get(job.id, 0),
+            standings.get(job.id),
+            has_worker=has_worker,
+        )
+        for job, owner, has_worker in rows
     ]
 
 
@@ -300,11 +309,6 @@ def running_on(session: Session) -> dict[str, list[Running]]:
     return running
 
 
-def has_live_worker(session: Session) -> bool:
-    """Tell whether anything is there to run jobs."""
-    return fleet.capacity(session).slots > 0
-
-
 def tokens_of(session: Session, user_id: int) -> Sequence[Token]:
     """Return a user's tokens, newest first."""
     return session.scalars(
@@ -384,13 +388,12 @@ class Listing:
         self._rest = _unindexed(wanted)
         self.is_bounded = bool(self._rest)
 
-    def page(self) -> Select[Job, str]:
+    def page(self) -> Select[Job, str, bool]:
         """Return the select of the page and one job more."""
         window = self._window().subquery()
         return (
-            select(Job, User.username)
+            _with_owner()
             .join(window, window.c.id == Job.id)
-            .join(User, User.id == Job.owner_id)
             .where(*self._rest)
             .order_by(self._order(Job.id))
             .limit(self._limit + 1)

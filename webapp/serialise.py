@@ -16,7 +16,7 @@ _ESTIMATE_METHOD = "simulation"
 """How the leader estimates starts: it runs the policy forward over the first jobs."""
 
 
-def job_to_json(view: JobView, *, now: datetime, has_worker: bool = True) -> dict[str, Any]:
+def job_to_json(view: JobView, *, now: datetime) -> dict[str, Any]:
     """Return a job as the contract answers it."""
     job = view.job
     return {
@@ -54,7 +54,7 @@ def job_to_json(view: JobView, *, now: datetime, has_worker: bool = True) -> dic
         "callback_url": job.callback_url,
         "request_id": job.request_id,
         "position_in_queue": view.standing.position if view.standing and _waits(job) else None,
-        "waiting": waiting_to_json(view, has_worker=has_worker),
+        "waiting": waiting_to_json(view),
     }
 
 
@@ -71,7 +71,7 @@ def elapsed(job: Job, now: datetime) -> timedelta | None:
     return max((job.finished_at or now) - job.started_at, timedelta(0))
 
 
-def waiting_to_json(view: JobView, *, has_worker: bool) -> dict[str, Any] | None:
+def waiting_to_json(view: JobView) -> dict[str, Any] | None:
     """Return why a job waits, by the leader's books or else by its status; None if it does not."""
     if not _waits(view.job):
         return None
@@ -81,7 +81,7 @@ def waiting_to_json(view: JobView, *, has_worker: bool) -> dict[str, Any] | None
             "message": view.standing.message,
             "estimated_start": _estimate(view.standing),
         }
-    code, message = _reason(view, has_worker=has_worker)
+    code, message = _reason(view)
     return {"code": code, "message": message, "estimated_start": None}
 
 
@@ -175,7 +175,7 @@ def _estimate(standing: Standing) -> dict[str, Any] | None:
     }
 
 
-def _reason(view: JobView, *, has_worker: bool) -> tuple[str, str]:
+def _reason(view: JobView) -> tuple[str, str]:
     job = view.job
     match JobStatus(job.status):
         case JobStatus.BLOCKED:
@@ -184,7 +184,7 @@ def _reason(view: JobView, *, has_worker: bool) -> tuple[str, str]:
             return "time", f"Its time has not come: it is due at {_instant(job.due_at)}."
         case JobStatus.RETRYING:
             return "backoff", f"The last attempt failed; the next is due at {_instant(job.due_at)}."
-        case _ if not has_worker:
+        case _ if not view.has_worker:
             return "no_worker", "No worker is running; it starts when one does."
         case _:
             return "turn", "It is in line and starts when its turn comes."

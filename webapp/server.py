@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 from datetime import timedelta
 
 import gevent
@@ -53,6 +54,11 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent ships no annotations
 
 
 class _Handler(WebSocketHandler):  # type: ignore[misc]  # gevent ships no annotations
+    def handle(self) -> None:
+        """Serve a connection. Each write leaves at once: waiting for company costs 40 ms."""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().handle()
+
     def get_environ(self) -> dict[str, object]:
         """Add the path as it was sent; see ``webapp.urls``."""
         environ: dict[str, object] = super().get_environ()

@@ -1,5 +1,6 @@
 """Submitting, listing, reading and cancelling jobs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, url_for
@@ -210,11 +211,9 @@ def _one(job: Job) -> dict[str, Any]:
     return _to_json([queries.one_job(session, services().redis, job)])[0]
 
 
-def _to_json(views: Any) -> list[dict[str, Any]]:
+def _to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
     now = clock.now()
-    unexplained = any(view.is_ready and view.standing is None for view in views)
-    has_worker = not unexplained or queries.has_live_worker(db.session())
-    return [serialise.job_to_json(view, now=now, has_worker=has_worker) for view in views]
+    return [serialise.job_to_json(view, now=now) for view in views]
 
 
 def _submitted_to_json(intake: Intake) -> list[dict[str, Any]]:

@@ -129,10 +129,9 @@ def listing(account: Account, filters: Mapping[str, str], args: Mapping[str, str
 
 def jobs_to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
     """Return jobs as the JSON side answers them, with what only pages say beside."""
-    now, has_worker = clock.now(), queries.has_live_worker(db.session())
+    now = clock.now()
     return [
-        serialise.job_to_json(view, now=now, has_worker=has_worker)
-        | {"reason_job_id": view.job.reason_job_id}
+        serialise.job_to_json(view, now=now) | {"reason_job_id": view.job.reason_job_id}
         for view in views
     ]
 
