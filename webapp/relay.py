@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import gevent
 from flask import Flask
 from redis import Redis, RedisError
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from scheduler import clock
@@ -162,15 +161,15 @@ class Relay:
         return self._names[account_id]
 
     def _every(self, pause: timedelta, act: Callable[[], None]) -> None:
-        """Do *act* for ever. A service that is away is the others' business to tell of."""
+        """Do *act* for ever; a failure is logged when it begins, and the next round tries again."""
         failing = False
         while True:
             gevent.sleep(pause.total_seconds())
             try:
                 act()
-            except (SQLAlchemyError, RedisError) as problem:
+            except Exception:
                 if not failing:
-                    log.warning("live round failed", extra={"problem": type(problem).__name__})
+                    log.exception("live round failed")
                 failing = True
             else:
                 failing = False
@@ -180,7 +179,7 @@ class Relay:
         while True:
             try:
                 self._follow_channel()
-            except RedisError as problem:
+            except Exception as problem:  # noqa: BLE001 - whatever it was, clients are told and it is tried again
                 self._went_away(problem)
             gevent.sleep(pause.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnects
             pause = min(pause * 2, _BACKOFF_MOST) if not self.is_connected else _BACKOFF_FIRST
@@ -209,8 +208,8 @@ class Relay:
             return
         try:
             self.take(message["data"], time.monotonic())
-        except (ValueError, KeyError, SQLAlchemyError) as problem:
-            log.warning("live message lost", extra={"problem": repr(problem)})
+        except Exception:
+            log.exception("live message lost")
 
     def _came_back(self) -> None:
         if not self.is_connected:
@@ -218,8 +217,8 @@ class Relay:
             self.is_connected = True
             self._emit("live", {"state": "live"}, None)
 
-    def _went_away(self, problem: RedisError) -> None:
+    def _went_away(self, problem: Exception) -> None:
         if self.is_connected:
-            log.warning("broker away, live events pause", extra={"problem": str(problem)})
+            log.warning("broker away, live events pause", extra={"problem": repr(problem)})
             self.is_connected = False
             self._emit("live", {"state": "away"}, None)

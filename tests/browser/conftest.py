@@ -15,6 +15,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from tests.browser.wire import Wire
 from tests.services import Services, Stack
 from tests.system.client import PASSWORD, Client
 
@@ -44,11 +45,21 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="package")
-def stack(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def wire(services: Services) -> Iterator[Wire]:
+    """What leads from the web server to its broker."""
+    with Wire(services.redis_url) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="package")
+def stack(
+    services: Services, wire: Wire, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """Web, scheduler and one worker that offers two CPU units."""
     directory = tmp_path_factory.mktemp("stack")
     with Stack(services, directory, FAIRQ_WORKER_CPU_UNITS="2") as stack:
-        stack.start("web", "scheduler")
+        stack.start("web", REDIS_URL=wire.url)
+        stack.start("scheduler")
         stack.start_worker("worker1")
         yield stack
 
@@ -95,7 +106,9 @@ class Visitor:
 
     def cancel_everything(self) -> None:
         """Leave the workers to the next test."""
-        for job in self.scripts.get("/jobs", status="pending,running,retrying", owner=self.name)["jobs"]:
+        for job in self.scripts.get("/jobs", status="pending,running,retrying", owner=self.name)[
+            "jobs"
+        ]:
             self.scripts.call("PATCH", f"/jobs/{quote(job['job_id'], safe='')}/cancel")
 
     def hear(self, message: ConsoleMessage) -> None:

@@ -1,11 +1,14 @@
 """A person watches jobs: nothing here reloads a page."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Visit, Visitor
+from tests.browser.wire import Wire
 from tests.services import Stack
 
 SLOW = {"duration_seconds": 4, "steps": 40}
@@ -167,6 +170,23 @@ def test_a_browser_that_was_offline_catches_up_and_is_told_in_one_breath(visit: 
     assert is_marked(page)
 
 
+def test_the_page_goes_on_by_itself_while_the_broker_is_away(visit: Visit, wire: Wire) -> None:
+    ann = visit()
+    page = ann.open()
+    mark(page)
+
+    wire.cut()
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
+    expect(page.locator("[data-live-banner]")).to_contain_text("Live updates pause")
+    ann.scripts.submit(job_id=f"brokerless-{ann.name}", delay_seconds=3600)
+    expect(page.locator("[data-row]")).to_contain_text(f"brokerless-{ann.name}")
+    wire.mend()
+
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+    expect(page.locator("[data-live-banner]")).to_be_hidden()
+    assert is_marked(page)
+
+
 def test_an_operator_sees_everybodys_jobs_move_and_the_workers(visit: Visit) -> None:
     ann, olga = visit(), visit("operator")
     page = olga.open(f"/?owner={ann.name}")
@@ -195,7 +215,7 @@ def submit_by_form(person: Visitor, job_id: str, *, duration: float, steps: int)
     expect(page.get_by_role("heading", name=job_id, level=1)).to_be_visible()
 
 
-def status(page: Page):  # noqa: ANN201 - a locator
+def status(page: Page) -> Locator:
     return page.locator(".job-strip [data-status-chip]")
 
 
@@ -217,14 +237,12 @@ def is_marked(page: Page) -> bool:
     return bool(page.evaluate("Boolean(window.mark)"))
 
 
-class paused:  # noqa: N801 - reads as a statement
+@contextlib.contextmanager
+def paused(stack: Stack, name: str) -> Iterator[None]:
     """Keep a process from doing anything for a while."""
-
-    def __init__(self, stack: Stack, name: str) -> None:
-        self._pid = stack.pid(name)
-
-    def __enter__(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
-
-    def __exit__(self, *_: object) -> None:
-        os.kill(self._pid, signal.SIGCONT)
+    pid = stack.pid(name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -203,7 +203,9 @@ def test_a_job_is_repeated_by_form_where_the_form_can_and_as_json_elsewhere() ->
             ["payload", "payload.count", "payload.notes", "cpu_units", "run_at", "zone_minutes"]
             + ["priority", "tags", "depends_on", "delay_seconds", "mode", "job_id", "max_attempts"]
         ),
-        st.one_of(st.text(max_size=12), st.sampled_from(["NaN", "1e999", "\0", "[", "form", "9" * 40])),
+        st.one_of(
+            st.text(max_size=12), st.sampled_from(["NaN", "1e999", "\0", "[", "form", "9" * 40])
+        ),
     )
 )
 def test_no_input_breaks_the_form(given: dict[str, str]) -> None:

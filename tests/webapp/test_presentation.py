@@ -26,7 +26,8 @@ def test_durations_are_said_in_at_most_two_units(seconds: float | None, words: s
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(30.0, "30 s"), (5.0, "5 s"), (60.0, "1 min"), (7200.0, "2 h"), (90.0, "1 min 30 s")]
+    ("seconds", "words"),
+    [(30.0, "30 s"), (5.0, "5 s"), (60.0, "1 min"), (7200.0, "2 h"), (90.0, "1 min 30 s")],
 )
 def test_chosen_lengths_have_no_empty_parts(seconds: float, words: str) -> None:
     assert presentation.limit(seconds) == words
@@ -34,20 +35,29 @@ def test_chosen_lengths_have_no_empty_parts(seconds: float, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(2, "just now"), (-2, "in a moment"), (45, "45 s ago"), (-120, "in 2 min"), (90_000, "1 d ago")],
+    [
+        (2, "just now"),
+        (-2, "in a moment"),
+        (45, "45 s ago"),
+        (-120, "in 2 min"),
+        (90_000, "1 d ago"),
+    ],
 )
 def test_times_are_said_relative_to_now(seconds: int, words: str) -> None:
     assert presentation.relative(NOON - timedelta(seconds=seconds), NOON) == words
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "words"), [(None, "\N{EN DASH}"), (128, "128 MB"), (1024, "1 GB"), (1536, "1.5 GB")]
+    ("megabytes", "words"),
+    [(None, "\N{EN DASH}"), (128, "128 MB"), (1024, "1 GB"), (1536, "1.5 GB")],
 )
 def test_memory_is_said_in_the_unit_that_fits(megabytes: float | None, words: str) -> None:
     assert presentation.memory(megabytes) == words
 
 
-@pytest.mark.parametrize(("fraction", "words"), [(None, ""), (0, "0%"), (0.999, "99%"), (1, "100%")])
+@pytest.mark.parametrize(
+    ("fraction", "words"), [(None, ""), (0, "0%"), (0.999, "99%"), (1, "100%")]
+)
 def test_unfinished_work_never_reads_as_finished(fraction: float | None, words: str) -> None:
     assert presentation.percent(fraction) == words
 

@@ -96,7 +96,7 @@ def cancel_is_asked(session: Session, job: Job) -> bool:
 def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
     """Return the names of accounts."""
     rows = session.execute(select(User.id, User.username).where(User.id.in_(ids)))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def moves_since(
@@ -166,7 +166,7 @@ def reserved(session: Session) -> dict[str, Any]:
 def depths(session: Session) -> dict[str, int]:
     """Return how many jobs could start now, by class."""
     rows = session.execute(select(Ready.job_class, func.count()).group_by(Ready.job_class))
-    return {str(name): 0 for name in JobClass} | dict(rows.tuples().all())
+    return {str(name): 0 for name in JobClass} | dict(rows.all())
 
 
 def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _running(
                 "job_id": job.job_id,
                 "attempt": job.attempt,
                 "started_at": job.started_at and to_rfc3339(job.started_at),
-                "elapsed_seconds": elapsed and elapsed.total_seconds(),
+                "elapsed_seconds": None if elapsed is None else elapsed.total_seconds(),
                 "progress": {"fraction": job.progress_fraction, "message": job.progress_message},
             }
         )
@@ -222,7 +222,7 @@ def _waiting(
     first = {owner: _first_places(read_standing(redis, owner)) for owner in sorted(owners)}
     ids = {job for places in first.values() for job, _ in places}
     rows = session.execute(select(Job.id, Job.job_id).where(Job.id.in_(ids)))
-    names = dict(rows.tuples().all())
+    names = dict(rows.all())
     return {
         owner: [_place(names[job], standing) for job, standing in places if job in names]
         for owner, places in first.items()
