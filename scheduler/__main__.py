@@ -45,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(settings: Settings) -> int:
     configure_logging(settings.log_level)
-    engine = make_engine(settings, pool_size=4, idle_in_transaction_timeout=FROZEN_TURN)
+    # A turn that is lost with the database's machine is taken again: what it took in is back, too.
+    engine = make_engine(
+        settings, pool_size=4, idle_in_transaction_timeout=FROZEN_TURN, durable=False
+    )
     app = Celery()
     app.config_from_object("celeryconfig")
     scheduler = Scheduler(

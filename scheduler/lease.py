@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key), pg_backend_pid()")
 
+# An epoch that was lost with the database's machine would be given out twice.
+_DURABLY = text("SET LOCAL synchronous_commit = on")
+
 _UNSEAT_FROZEN = text("""
 SELECT pg_terminate_backend(pg_locks.pid)
 FROM pg_locks CROSS JOIN scheduler_lease
@@ -77,6 +80,7 @@ class Lease:
 
     def _begin_epoch(self, backend_pid: int) -> int:
         with Session(self._engine) as session, session.begin():
+            session.execute(_DURABLY)
             epoch = leader.take_over(session, holder=self._holder, backend_pid=backend_pid)
         log.info("leading", extra={"epoch": epoch})
         return epoch

@@ -236,13 +236,12 @@ class Scheduler:
     # After the commit
 
     def _publish(self) -> int:
-        published = 0
-        while parcels := self._waiting_parcels():
-            if not self._send(parcels):
-                break
+        published, parcels = 0, self._waiting_parcels()
+        while parcels and self._send(parcels):
             with Session(self._engine) as session, session.begin():
                 admission.mark_published(session, parcels)
             published += len(parcels)
+            parcels = self._waiting_parcels() if len(parcels) == PARCEL_BATCH else []
         return published
 
     def _send(self, parcels: Sequence[admission.Parcel]) -> bool:

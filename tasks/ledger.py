@@ -47,15 +47,15 @@ class Ledger:
                 session.execute(_ASYNCHRONOUS)
             return act(session)
 
-    def keep(self, act: Act[T], *, patience: timedelta | None = None) -> T:
-        """Do *act* in a durable transaction, as often as it takes while Postgres is away.
+    def keep(self, act: Act[T], *, durable: bool = True, patience: timedelta | None = None) -> T:
+        """Do *act* in one transaction, as often as it takes while Postgres is away.
 
         Beyond *patience* the last error is raised; None waits for ever.
         """
         waited, pause = 0.0, _FIRST_PAUSE
         while True:
             try:
-                return self.once(act, durable=True)
+                return self.once(act, durable=durable)
             except DBAPIError as problem:
                 if not is_away(problem) or (patience and waited > patience.total_seconds()):
                     raise

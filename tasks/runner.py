@@ -111,7 +111,8 @@ class Runner:
     def _claim(self, wanted: Sequence[tuple[int, int]], worker: str) -> list[Claim]:
         """Claim what is still to be run.
 
-        When Postgres stays away the message is dropped: the scheduler sends what nobody claimed
+        A claim that is lost with the database's machine is made again: its outcome was not kept
+        either. When Postgres stays away the message is dropped: the scheduler sends what nobody claimed
         again.
         """
 
@@ -119,7 +120,7 @@ class Runner:
             return work.start(session, wanted, worker=worker, pid=os.getpid(), lease=LEASE)
 
         try:
-            claims, moves = self._ledger.keep(start, patience=_CLAIM_PATIENCE)
+            claims, moves = self._ledger.keep(start, durable=False, patience=_CLAIM_PATIENCE)
         except DBAPIError:
             log.exception("a message could not be claimed", extra={"attempts": list(wanted)})
             return []
