@@ -111,8 +111,8 @@ class Runner:
     def _claim(self, wanted: Sequence[tuple[int, int]], worker: str) -> list[Claim]:
         """Claim what is still to be run.
 
-        A claim that is lost with the database's machine is made again: its outcome was not kept
-        either. When Postgres stays away the message is dropped: the scheduler sends what nobody claimed
+        A claim lost with the database's machine is made again: its outcome was not kept either.
+        When Postgres stays away the message is dropped: the scheduler sends what nobody claimed
         again.
         """
 
