@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
 from tests.factories import NOON, make_group, make_job, make_user, make_worker
-from tests.webapp.conftest import PASSWORD_HASH, Person, add_token, csrf_of, sign_in
+from tests.webapp.conftest import Person, add_token, csrf_of
 from webapp.extensions import socketio
 
 ASKERS = ("anonymous", "viewer", "owner", "other", "operator", "admin", "scopeless")
@@ -128,10 +128,7 @@ class Scene:
 
 @pytest.fixture
 def scene(app: Flask, store: Session) -> Callable[..., Scene]:
-    people = {
-        name: make_user(store, name, role, password_hash=PASSWORD_HASH)
-        for name, role in ROLES.items()
-    }
+    people = {name: make_user(store, name, role) for name, role in ROLES.items()}
     make_group(store)
     make_worker(store)
 
@@ -163,7 +160,9 @@ def _person(app: Flask, store: Session, user: Any, asker: str, *, by_session: bo
     if asker == "anonymous":
         return Person(user, client, csrf=csrf_of(client))
     if by_session and asker != "scopeless":
-        return Person(user, client, csrf=sign_in(client, user.username))
+        with client.session_transaction() as session:
+            session["_user_id"] = f"{user.id}.{user.session_version}"
+        return Person(user, client, csrf=csrf_of(client))
     scopes = set() if asker == "scopeless" else set(Scope)
     secret = add_token(store, user, scopes)
     store.commit()
