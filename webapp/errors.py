@@ -7,7 +7,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
@@ -24,6 +24,7 @@ from scheduler.errors import (
     SubmissionRefused,
 )
 from webapp.answers import json_body
+from webapp.urls import asked_for
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,8 @@ def init_app(app: Flask) -> None:
 def respond(problem: Problem) -> ResponseReturnValue:
     """Answer with *problem*, as a page if the caller would rather have one."""
     if prefers_html():
+        if _may_sign_in(problem):
+            return redirect(url_for("auth.sign_in", next=asked_for()))
         page = render_template("errors/problem.html", problem=problem)
         return page, problem.status, dict(problem.headers)
     return Response(
@@ -172,6 +175,15 @@ def respond(problem: Problem) -> ResponseReturnValue:
         headers=dict(problem.headers),
         content_type=MEDIA_TYPE,
     )
+
+
+def _may_sign_in(problem: Problem) -> bool:
+    """Tell whether a person who follows a link has only to sign in.
+
+    Not with a header that was refused: it would be refused again after signing in.
+    """
+    asks = request.method == "GET" and "Authorization" not in request.headers
+    return problem.code == "unauthenticated" and asks
 
 
 def prefers_html() -> bool:

@@ -7,7 +7,7 @@ WSGI hands a path over decoded, so that ``/jobs/a%2Flogs`` (a job called ``a/log
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from flask import Flask
+from flask import Flask, request
 from werkzeug.routing import PathConverter
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ def init_app(app: Flask) -> None:
     """Teach *app* the converter ``job_id`` and the path it needs."""
     app.url_map.converters["job_id"] = JobIdConverter
     app.wsgi_app = KeepEncodedSlashes(app.wsgi_app)  # type: ignore[method-assign]  # Flask's documented way to add middleware
+
+
+def asked_for() -> str:
+    """Return the path and query of this request as they were sent, to come back to."""
+    return str(request.environ.get("RAW_URI") or request.full_path.rstrip("?"))
 
 
 def _protected(environ: "WSGIEnvironment") -> str:

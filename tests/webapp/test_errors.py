@@ -1,6 +1,7 @@
 """Problem details everywhere, and nothing about the inside."""
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask import Flask
@@ -121,6 +122,20 @@ def test_browsers_get_a_page(person: MakePerson) -> None:
 
     assert (answer.status_code, answer.mimetype) == (404, "text/html")
     assert answer.headers["X-Request-ID"] in answer.text
+
+
+@pytest.mark.parametrize("path", ["/jobs/it?owner=ann", "/jobs/a%2Fb%3F%25", "/workers"])
+def test_a_person_who_follows_a_link_is_sent_to_sign_in_and_back(
+    app: Flask, store: Session, path: str
+) -> None:
+    client = app.test_client()
+
+    answer = client.get(path, headers=BROWSER)
+    refused = client.get(path, headers=BROWSER | {"Authorization": "Basic eDp5"})
+
+    assert answer.status_code == 302
+    assert parse_qs(urlsplit(answer.location).query) == {"next": [path]}
+    assert refused.status_code == 401
 
 
 def test_missing_and_insufficient_credentials_differ(app: Flask, person: MakePerson) -> None:
