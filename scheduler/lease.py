@@ -5,7 +5,7 @@ checks it first, so a leader that lost the lock without noticing changes nothing
 """
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +19,8 @@ FROZEN_AFTER = timedelta(seconds=4)
 """A leader that has not renewed for this long is unseated: a stopped process keeps its lock."""
 
 log = logging.getLogger(__name__)
+
+_NOW = text("SELECT clock_timestamp()")
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key), pg_backend_pid()")
 
@@ -43,40 +45,46 @@ class Lease:
         self._holder = holder
         self._connection: Connection | None = None
         self.epoch = 0
+        self.held_at: datetime | None = None
 
     def hold(self) -> bool:
-        """Return whether this process leads, trying to take the lead if it does not."""
+        """Return whether this process leads, trying to take the lead if it does not.
+
+        ``held_at`` is then the database's time.
+        """
+        if self._connection is None:
+            self._connection = self._try_to_lead()
         if self._connection is not None:
-            return self._still_connected(self._connection)
-        return self._try_to_lead()
+            self.held_at = self._time_over(self._connection)
+        return self._connection is not None
 
     def release(self) -> None:
         """Let another one lead at once. Safe at any time, and twice."""
         if self._connection is not None:
             self._drop(self._connection)
 
-    def _still_connected(self, connection: Connection) -> bool:
+    def _time_over(self, connection: Connection) -> datetime:
+        """Ask for the time, and so whether the connection that holds the lock is there."""
         try:
-            connection.execute(text("SELECT 1"))
+            now: datetime = connection.execute(_NOW).scalar_one()
         except SQLAlchemyError:
             self._drop(connection)
             raise
-        return True
+        return now
 
-    def _try_to_lead(self) -> bool:
+    def _try_to_lead(self) -> Connection | None:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             won, backend_pid = connection.execute(_TRY_LOCK, {"key": LOCK_KEY}).one()
             if won:
                 self.epoch = self._begin_epoch(backend_pid)
-                self._connection = connection
-                return True
+                return connection
             self._unseat_frozen(connection)
         except SQLAlchemyError:
             self._drop(connection)
             raise
         connection.close()
-        return False
+        return None
 
     def _begin_epoch(self, backend_pid: int) -> int:
         with Session(self._engine) as session, session.begin():

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 
 from kombu.exceptions import OperationalError as BrokerAway
 from redis import Redis, RedisError
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -125,19 +125,14 @@ class Scheduler:
 
     def _one_round(self) -> None:
         was_leading = self._lease.epoch
-        if not self._lease.hold():
+        if not self._lease.hold() or self._lease.held_at is None:
             self._stopping.wait(STANDBY_PAUSE.total_seconds())
             return
         if self._lease.epoch != was_leading:
             self._memory = _Memory()
-        turn = self.tick(self._database_now())
+        turn = self.tick(self._lease.held_at)
         if not turn.busy:
             self._wait_for_wake()
-
-    def _database_now(self) -> datetime:
-        with self._engine.connect() as connection:
-            now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        return now
 
     def _wait_for_wake(self) -> None:
         try:
@@ -153,12 +148,14 @@ class Scheduler:
         lost_messages = self._broker_lost_messages()
         with Session(self._engine) as session, session.begin():
             turn, snapshot, decided = self._decide(session, now, lost_messages=lost_messages)
+            parcels = admission.waiting_parcels(session, limit=PARCEL_BATCH)
         if lost_messages:
             self._leave_marker()
-        published = self._publish()
+        published = self._publish(parcels)
         self._announcer.tell(turn.moves)
         self._tell_standings(snapshot, decided)
-        return replace(turn, published=published)
+        busy = turn.busy or published == PARCEL_BATCH
+        return replace(turn, published=published, busy=busy)
 
     def _decide(
         self, session: Session, now: datetime, *, lost_messages: bool
@@ -235,14 +232,13 @@ class Scheduler:
 
     # After the commit
 
-    def _publish(self) -> int:
-        published, parcels = 0, self._waiting_parcels()
-        while parcels and self._send(parcels):
-            with Session(self._engine) as session, session.begin():
-                admission.mark_published(session, parcels)
-            published += len(parcels)
-            parcels = self._waiting_parcels() if len(parcels) == PARCEL_BATCH else []
-        return published
+    def _publish(self, parcels: Sequence[admission.Parcel]) -> int:
+        """Send *parcels* and note that they were sent; what more there is waits for a turn."""
+        if not parcels or not self._send(parcels):
+            return 0
+        with Session(self._engine) as session, session.begin():
+            admission.mark_published(session, parcels)
+        return len(parcels)
 
     def _send(self, parcels: Sequence[admission.Parcel]) -> bool:
         try:
@@ -254,10 +250,6 @@ class Scheduler:
             return False
         self._memory.broker_away = False
         return True
-
-    def _waiting_parcels(self) -> list[admission.Parcel]:
-        with Session(self._engine) as session:
-            return admission.waiting_parcels(session, limit=PARCEL_BATCH)
 
     def _broker_lost_messages(self) -> bool:
         try:

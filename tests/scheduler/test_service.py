@@ -556,8 +556,7 @@ def test_leaders_that_lose_their_connections_admit_everything_once_and_within_th
             here.do(lambda s: s.execute(text(_CUT_THE_LEADER)))
             _work_off(here, len(jobs))
 
-    assert one.lease.epoch
-    assert other.lease.epoch
+    assert max(one.lease.epoch, other.lease.epoch) == 6  # every cut began a new one
     admitted = here.do(
         lambda s: s.execute(
             select(func.count(), func.count(func.distinct(JobEvent.job_id))).where(
