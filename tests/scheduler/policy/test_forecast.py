@@ -32,6 +32,15 @@ def test_an_estimate_follows_the_policy_not_the_order_of_submission() -> None:
     assert estimate(snapshot(jobs, limits=ONE), [1])[1].earliest == NOON + seconds(7)
 
 
+def test_an_urgent_job_behind_many_others_is_estimated_for_its_place_in_the_order() -> None:
+    jobs = [job(i, expected=2) for i in range(1, 500)]
+    urgent = job(500, 2, JobClass.CRITICAL)
+
+    found = estimate(snapshot([*jobs, urgent], [running(900, expected=4)], limits=ONE), [500])
+
+    assert found[500] == (NOON + seconds(4), NOON + seconds(12), Method.SIMULATION)
+
+
 def test_a_heavy_job_is_estimated_for_when_room_is_kept_for_it() -> None:
     light = [job(i, expected=5, ready_at=NOON + seconds(1)) for i in range(10, 40)]
     seen = snapshot([job(1, cpu=8), *light], [running(9, cpu=4, expected=20)])

@@ -97,6 +97,14 @@ def test_virtual_now_is_never_behind_all_who_could_go() -> None:
     assert made.clock.virtual_now == 40
 
 
+def test_an_owner_at_a_cap_does_not_hold_virtual_now_back() -> None:
+    accounts = [Account(1, meter=5, tag=5, caps=Caps(running_jobs=0)), Account(2, tag=70)]
+
+    made = plan(snapshot([job(1, 1), job(2, 2)], accounts=accounts, clock=Clock(0)))
+
+    assert made.clock.virtual_now == 70
+
+
 def test_a_line_that_empties_loses_its_tag() -> None:
     made = plan(snapshot([job(1)], accounts=[Account(1, tag=0), Account(2, tag=3)]))
 
