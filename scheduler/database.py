@@ -5,20 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy import Engine, create_engine
 
 from scheduler.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
 
-_REDIS_RETRIES = 1
-"""Enough for a kept connection whose server was started again.
-
-More, with the client's own pauses, would hold every request and every turn up for seconds while
-Redis is away, and a leader that is held up is unseated.
-"""
 
 _UNBOUNDED = timedelta(0)
 
@@ -71,7 +63,6 @@ def open_redis(settings: Settings, **options: Any) -> Redis:
         settings.redis_url,
         decode_responses=True,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), _REDIS_RETRIES),
         **options,
     )
 

@@ -722,18 +722,20 @@ def test_a_cancel_that_waited_for_a_drain_cancels_what_was_given_back(
     assert _leftovers(committed_engine, job) == NOTHING
 
 
-def test_renewing_and_reporting_many_at_once_never_block_each_other_for_good(
+def test_renewing_waits_for_nobody_and_tells_all_that_is_held(
     committed_engine: Engine, make: Callable[..., Job]
 ) -> None:
-    jobs = [make(S.RUNNING) for _ in range(30)]
-    reports = [Success(job.id, 1, None) for job in jobs]
+    """A parent that waited for a report on several attempts could block it, and it the parent."""
+    reported, running = make(S.RUNNING), make(S.RUNNING)
 
-    def renew(session: Session) -> object:
-        return work.renew(session, worker=WORKER, pids=[PID], lease=LEASE)
+    def renew(session: Session) -> list[int]:
+        session.execute(text("SET LOCAL lock_timeout = '1s'"))
+        return [one.id for one in work.renew(session, worker=WORKER, pids=[PID], lease=LEASE)]
 
-    def report(session: Session) -> object:
-        return [work.succeed(session, reports[::-1][:20]), work.succeed(session, reports[:10])]
+    with Session(committed_engine) as reporting:
+        work.succeed(reporting, [Success(reported.id, 1, None)])
+        held = committed(committed_engine, renew)
+        reporting.commit()
 
-    all_at_once(committed_engine, [renew, report, renew, report, renew])
-
-    assert {_status(committed_engine, job) for job in jobs} == {S.COMPLETED}
+    assert held == [reported.id, running.id]
+    assert _status(committed_engine, reported) == S.COMPLETED
