@@ -47,6 +47,8 @@ _CONTROLS = (
 
 _LARGE = {"lines", "json"}
 
+_CAPITALS = {word.lower(): word for word in ("URL", "ID", "JSON", "CPU", "MB", "HTTP", "CSV")}
+
 _KINDS = {"integer": "number", "number": "number", "boolean": "boolean", "string": "text"}
 
 
@@ -282,13 +284,19 @@ def _field(name: str, member: Schema, kind: str, value: str, *, required: bool) 
     return PayloadField(
         name=name,
         kind=kind,
-        label=name.replace("_", " ").capitalize(),
+        label=_label(name),
         hint=" ".join(_hints(member, kind)),
         required=required,
         placeholder="" if default is None else _text(default, kind),
         choices=[str(choice) for choice in _choices(member)],
         value=value,
     )
+
+
+def _label(name: str) -> str:
+    words = [_CAPITALS.get(word, word) for word in name.split("_")]
+    label = " ".join(words)
+    return label[:1].upper() + label[1:]
 
 
 def _hints(member: Schema, kind: str) -> Iterable[str]:

@@ -26,6 +26,23 @@ SCHEMA = {
 }
 
 
+CONTROLS = (
+    "payload",
+    "payload.count",
+    "payload.notes",
+    "cpu_units",
+    "run_at",
+    "zone_minutes",
+    "priority",
+    "tags",
+    "depends_on",
+    "delay_seconds",
+    "mode",
+    "job_id",
+    "max_attempts",
+)
+
+
 def kind(schema: dict[str, Any] | None = SCHEMA) -> JobType:
     return JobType(
         name="paint",
@@ -199,10 +216,7 @@ def test_a_job_is_repeated_by_form_where_the_form_can_and_as_json_elsewhere() ->
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines are slow
 @given(
     st.dictionaries(
-        st.sampled_from(
-            ["payload", "payload.count", "payload.notes", "cpu_units", "run_at", "zone_minutes"]
-            + ["priority", "tags", "depends_on", "delay_seconds", "mode", "job_id", "max_attempts"]
-        ),
+        st.sampled_from(CONTROLS),
         st.one_of(
             st.text(max_size=12), st.sampled_from(["NaN", "1e999", "\0", "[", "form", "9" * 40])
         ),

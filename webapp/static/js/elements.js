@@ -29,6 +29,20 @@ export function setStatus(chip, status) {
   chip.querySelector("use").setAttribute("href", `${SPRITE}#${status}`);
 }
 
+/** A bar for work that has just begun. */
+export function progressBar() {
+  const line = document.createElement("span");
+  line.className = "now-line";
+  const bar = document.createElement("progress");
+  bar.max = 1;
+  bar.setAttribute("aria-label", "Progress");
+  const percent = document.createElement("span");
+  percent.className = "number now-percent";
+  percent.dataset.percent = "";
+  line.append(bar, percent);
+  return line;
+}
+
 /** Show how far a job is in whatever of *root* shows progress. */
 export function setProgress(root, { fraction, message }) {
   const bar = root.querySelector("progress");

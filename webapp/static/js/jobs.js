@@ -1,6 +1,6 @@
 // The Jobs page: rows change in place at once, the rest follows by loading the page again.
 
-import { setProgress, setStatus } from "./elements.js";
+import { progressBar, setProgress, setStatus } from "./elements.js";
 import { isNews, target } from "./live.js";
 import * as refresh from "./refresh.js";
 
@@ -13,11 +13,22 @@ function changed({ detail: change }) {
   if (!isNews(change)) return;
   const row = rowOf(change.owner, change.job_id);
   if (row && change.status) {
-    setStatus(row.querySelector("[data-status-chip]"), change.status);
-    row.dataset.status = change.status;
+    showStatus(row, change.status);
   }
   if (row && change.progress && !FINISHED.has(row.dataset.status)) setProgress(row, change.progress);
   if (change.status) refresh.request();
+}
+
+/** Change a row to another status; what was said of the one before does not hold any more. */
+function showStatus(row, status) {
+  if (row.dataset.status === status) return;
+  setStatus(row.querySelector("[data-status-chip]"), status);
+  row.dataset.status = status;
+  row.querySelector("[data-place]").replaceChildren();
+  const said = document.createElement("span");
+  said.className = "now-text muted";
+  said.textContent = FINISHED.has(status) ? "Finished just now" : "";
+  row.querySelector(".cell-progress").replaceChildren(status === "running" ? progressBar() : said);
 }
 
 function queue({ detail }) {

@@ -33,7 +33,7 @@ function morphChildren(old, wanted, arrived) {
     } else {
       const fresh = document.importNode(child, true);
       old.insertBefore(fresh, next);
-      if (key) arrived.push(fresh);
+      if (fresh.dataset?.key) arrived.push(fresh);
     }
   }
   while (next) {

@@ -8,10 +8,12 @@ import { onRefresh } from "./refresh.js";
 const SHOWN_FOR = 9000;
 const GATHER = 500;
 const TOASTS_AT_ONCE = 3;
+const NARROW = matchMedia("(max-width: 600px)");
 const LISTED = 20;
 
 const told = new Set();
 let waiting = [];
+let gathered = null;
 
 const readKey = () => `fairq:${document.body.dataset.user}:read`;
 
@@ -23,7 +25,7 @@ function storage() {
   }
 }
 
-/** Show a passing message; *status* gives it its look. */
+/** Show a passing message; *status* gives it its look. Returns its element. */
 export function toast({ title, message = "", status = "", url = "" }) {
   const box = document.createElement("div");
   box.className = "toast";
@@ -49,6 +51,15 @@ export function toast({ title, message = "", status = "", url = "" }) {
   document.querySelector("[data-toasts]").append(box);
   const leave = () => (box.matches(":hover, :focus-within") ? setTimeout(leave, SHOWN_FOR / 3) : box.remove());
   setTimeout(leave, SHOWN_FOR);
+  return box;
+}
+
+/** Tell of many ends in one message, which takes the place of the one before. */
+function digest(notes) {
+  const before = gathered?.box.isConnected ? gathered : null;
+  const all = before ? [...before.notes, ...notes] : notes;
+  before?.box.remove();
+  gathered = { notes: all, box: toast(summary(all)) };
 }
 
 function take(note) {
@@ -63,11 +74,11 @@ function tell() {
   waiting = [];
   for (const note of notes.slice(-LISTED)) list(note);
   count();
-  if (notes.length <= TOASTS_AT_ONCE) {
-    for (const note of notes) toast({ ...note, url: jobUrl(note.job_id) });
-  } else {
-    toast(summary(notes));
-  }
+  const shown = document.querySelectorAll(".toast").length;
+  const room = NARROW.matches ? 1 : TOASTS_AT_ONCE;
+  if (document.querySelector("[data-bell]").open) markRead();
+  else if (shown + notes.length > room) digest(notes);
+  else for (const note of notes) toast({ ...note, url: jobUrl(note.job_id) });
   if (document.hidden) tellBrowser(notes);
 }
 
@@ -75,7 +86,8 @@ function summary(notes) {
   const by = new Map();
   for (const note of notes) by.set(note.status, (by.get(note.status) ?? 0) + 1);
   const message = [...by].map(([status, number]) => `${number} ${status}`).join(", ");
-  return { title: `${notes.length} jobs ended`, message, status: by.has("failed") ? "failed" : "completed" };
+  const title = notes.length === 1 ? notes[0].title : `${notes.length} jobs ended`;
+  return { title, message, status: by.has("failed") ? "failed" : "completed" };
 }
 
 function tellBrowser(notes) {
