@@ -1,3 +1,4 @@
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_a_job_is_never_told_more_often_than_promised_and_never_left_behind(
     told += [(10, change["progress"]["fraction"]) for _, change in coalescer.due(now=10)]
 
     assert [fraction for _, fraction in told][-1:] == [len(times) - 1][: len(times)]
-    gaps = [later - sooner for (sooner, _), (later, _) in zip(told, told[1:], strict=False)]
+    gaps = [later - sooner for (sooner, _), (later, _) in itertools.pairwise(told)]
     assert all(gap >= INTERVAL for gap in gaps)
 
 
