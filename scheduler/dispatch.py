@@ -13,10 +13,19 @@ HARD_LIMIT_GRACE_SECONDS = 5.0
 """Between the soft limit, which a job can handle, and the hard one, which ends its process."""
 
 
+_AT_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+"""How often to try to connect.
+
+Left alone, sending waits for seconds while the broker is away, and a leader that waits that long
+is taken for frozen. The next turn tries again anyway.
+"""
+
+
 class Dispatcher:
-    """Sends parcels over one kept connection."""
+    """Sends parcels over one kept connection of *app*, which is for sending only."""
 
     def __init__(self, app: Celery) -> None:
+        app.conf.broker_transport_options = app.conf.broker_transport_options | _AT_ONCE
         self._app = app
 
     def send(self, parcels: Sequence[Parcel]) -> None:
