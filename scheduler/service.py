@@ -12,7 +12,7 @@ One turn, all of it in one transaction until step 6:
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,18 +23,17 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from scheduler import accounting
 from scheduler.dispatch import Dispatcher
 from scheduler.errors import LeadershipLost
 from scheduler.events import WAKE_KEY, Announcer, Standing, write_standings
 from scheduler.lease import Lease
-from scheduler.policy import meters
-from scheduler.policy.admission import Admission
+from scheduler.policy.admission import Decision
 from scheduler.policy.forecast import estimate
-from scheduler.policy.plan import Plan, plan
+from scheduler.policy.plan import Plan, decide, plan
 from scheduler.policy.reasons import sentence
-from scheduler.snapshot import Account, Candidate, Clock, Running, Snapshot
+from scheduler.snapshot import Running, Snapshot
 from scheduler.store import admission, dependencies, leader, picture, recovery, timers
-from scheduler.store.dependencies import FeedRow
 from scheduler.store.moves import Move
 
 FEED_BATCH = 1_000
@@ -82,6 +81,7 @@ class _Memory:
     """What the leader knows beyond its transaction; all of it can be lost."""
 
     running: dict[int, Running] = field(default_factory=dict)
+    durations: dict[str, timedelta] = field(default_factory=dict)
     told_standings_at: datetime | None = None
     owners_told: set[int] = field(default_factory=set)
     broker_away: bool = False
@@ -153,13 +153,14 @@ class Scheduler:
             self._leave_marker()
         published = self._publish(parcels)
         self._announcer.tell(turn.moves)
-        self._tell_standings(snapshot, decided)
+        if isinstance(decided, Plan):
+            self._tell_standings(snapshot, decided)
         busy = turn.busy or published == PARCEL_BATCH
         return replace(turn, published=published, busy=busy)
 
     def _decide(
         self, session: Session, now: datetime, *, lost_messages: bool
-    ) -> tuple[Turn, Snapshot, Plan]:
+    ) -> tuple[Turn, Snapshot, Decision]:
         remembered = leader.fence(session, epoch=self._lease.epoch)
         rows = dependencies.take(session, limit=FEED_BATCH)
         moves = dependencies.resolve(session, rows)
@@ -167,16 +168,23 @@ class Scheduler:
         admission.publish_again(
             session, older_than=timedelta(0) if lost_messages else UNCLAIMED_AFTER
         )
+        known = self._memory
+        known.durations = accounting.learn(known.durations, rows)
         snapshot = picture.read_snapshot(
-            session, remembered, now=now, involved={row.owner_id for row in rows}
+            session,
+            remembered,
+            now=now,
+            involved={row.owner_id for row in rows},
+            durations=known.durations,
         )
-        corrected, touched = _take_in(snapshot, rows, self._ran(snapshot.running, rows, now))
-        decided = plan(corrected)
-        admitted = self._admit(session, corrected, decided)
-        self._remember(session, corrected, decided, touched, admitted)
+        snapshot, touched = accounting.take_in(snapshot, rows, known.running)
+        known.running = {job.id: job for job in snapshot.running}
+        decided = plan(snapshot) if self._is_to_tell_standings(now) else decide(snapshot)
+        admitted = self._admit(session, snapshot, decided)
+        self._remember(session, snapshot, decided, touched, admitted)
         moves += admitted
         busy = len(rows) == FEED_BATCH or any(move.verb == "cancel" for move in moves)
-        return Turn(tuple(moves), len(admitted), busy=busy), corrected, decided
+        return Turn(tuple(moves), len(admitted), busy=busy), snapshot, decided
 
     def _let_time_pass(self, session: Session, now: datetime) -> list[Move]:
         return [
@@ -185,31 +193,20 @@ class Scheduler:
             *recovery.end_lost(session, limit=TIMER_BATCH),
         ]
 
-    def _ran(
-        self, running: Iterable[Running], rows: Iterable[FeedRow], now: datetime
-    ) -> list[Running]:
-        """Return the jobs that ran since the last turn, those that ended meanwhile included."""
-        present = {job.id: job for job in running}
-        used = {row.job_id: row.used_seconds for row in rows if row.used_seconds}
-        gone = [
-            replace(job, started_at=now - timedelta(seconds=used[job.id]))
-            for job in self._memory.running.values()
-            if job.id not in present and job.id in used
-        ]
-        self._memory.running = present
-        return [*present.values(), *gone]
-
-    def _admit(self, session: Session, snapshot: Snapshot, decided: Plan) -> list[Move]:
+    def _admit(self, session: Session, snapshot: Snapshot, decided: Decision) -> list[Move]:
         if not decided.admissions:
             return []
-        wanted = {
-            one.id: admission.Admitted(one.id, one.charge, one.express)
-            for one in decided.admissions
-        }
-        moves = admission.admit(session, list(wanted.values()), epoch=self._lease.epoch)
         jobs = {job.id: job for job in snapshot.candidates}
+        wanted = {one.id: one for one in decided.admissions}
+        admitted = [
+            admission.Admitted(
+                one.id, one.charge, one.express, jobs[one.id].expected.total_seconds()
+            )
+            for one in decided.admissions
+        ]
+        moves = admission.admit(session, admitted, epoch=self._lease.epoch)
         self._memory.running |= {
-            move.id: _as_running(jobs[move.id], move, wanted[move.id]) for move in moves
+            move.id: accounting.as_running(jobs[move.id], move, wanted[move.id]) for move in moves
         }
         return moves
 
@@ -217,7 +214,7 @@ class Scheduler:
         self,
         session: Session,
         snapshot: Snapshot,
-        decided: Plan,
+        decided: Decision,
         touched: set[int],
         admitted: Sequence[Move],
     ) -> None:
@@ -225,7 +222,7 @@ class Scheduler:
         accounts |= {account.owner_id: account for account in decided.accounts}
         moved = {move.id for move in admitted}
         missing = [one for one in decided.admissions if one.id not in moved]
-        accounts, clock = _take_back(snapshot, accounts, decided.clock, missing)
+        accounts, clock = accounting.take_back(accounts, decided.clock, missing)
         picture.write_accounts(session, accounts.values())
         memory = picture.to_memory(clock, decided.reservation)
         leader.remember(session, memory, epoch=self._lease.epoch)
@@ -261,10 +258,11 @@ class Scheduler:
         with suppress(RedisError):  # then it is still missing next turn
             self._redis.set(_MARKER_KEY, self._lease.epoch)
 
-    def _tell_standings(self, snapshot: Snapshot, decided: Plan) -> None:
+    def _is_to_tell_standings(self, now: datetime) -> bool:
         told_at = self._memory.told_standings_at
-        if told_at and snapshot.now - told_at < STANDINGS_EVERY:
-            return
+        return told_at is None or now - told_at >= STANDINGS_EVERY
+
+    def _tell_standings(self, snapshot: Snapshot, decided: Plan) -> None:
         self._memory.told_standings_at = snapshot.now
         by_owner = _standings(snapshot, decided)
         gone = self._memory.owners_told - set(by_owner)
@@ -273,70 +271,11 @@ class Scheduler:
             write_standings(self._redis, by_owner | {owner: {} for owner in gone})
 
 
-def _as_running(job: Candidate, move: Move, admitted: admission.Admitted) -> Running:
-    return Running(
-        id=job.id,
-        attempt=move.attempt,
-        owner_id=job.owner_id,
-        job_type=job.job_type,
-        cpu_units=job.cpu_units,
-        memory_mb=job.memory_mb,
-        expected=job.expected,
-        admitted_at=move.at,
-        started_at=None,
-        charge=admitted.charge,
-        express=admitted.express,
-    )
-
-
-def _take_in(
-    snapshot: Snapshot, rows: Sequence[FeedRow], ran: Sequence[Running]
-) -> tuple[Snapshot, set[int]]:
-    """Let virtual time pass and put what ended jobs used in the place of their charges."""
-    clock = meters.advance(snapshot.clock, ran, snapshot.accounts, snapshot.now)
-    accounts = dict(snapshot.accounts)
-    touched: set[int] = set()
-    for row in rows:
-        if row.charge is None or row.cpu_units is None or row.memory_mb is None:
-            continue
-        accounts[row.owner_id], clock = meters.correct(
-            accounts[row.owner_id],
-            clock,
-            charge=row.charge,
-            used=_used(snapshot, row.cpu_units, row.memory_mb, row.used_seconds or 0.0),
-            express=bool(row.express),
-        )
-        touched.add(row.owner_id)
-    return replace(snapshot, accounts=accounts, clock=clock), touched
-
-
-def _used(snapshot: Snapshot, cpu_units: float, memory_mb: int, seconds: float) -> float:
-    capacity = snapshot.limits.capacity
-    if capacity is None:
-        return 0.0
-    return meters.dominant_share(cpu_units, memory_mb, capacity) * seconds
-
-
-def _take_back(
-    snapshot: Snapshot,
-    accounts: dict[int, Account],
-    clock: Clock,
-    missing: Sequence[Admission],
-) -> tuple[dict[int, Account], Clock]:
-    """Undo the charges of admissions that did not come about."""
-    for one in missing:
-        account = accounts.get(one.owner_id, snapshot.accounts[one.owner_id])
-        accounts[one.owner_id], clock = meters.correct(
-            account, clock, charge=one.charge, used=0.0, express=one.express
-        )
-    return accounts, clock
-
-
 def _standings(snapshot: Snapshot, decided: Plan) -> dict[int, dict[int, Standing]]:
     """Tell every candidate that was passed over its position, its reason and its likely start."""
     waiting = [job for job in decided.order if job in decided.holds]
     owner_of = {job.id: job.owner_id for job in snapshot.candidates}
-    starts = estimate(snapshot, waiting)
+    starts = estimate(snapshot, waiting, decided=decided)
     by_owner: dict[int, dict[int, Standing]] = {}
     for position, job in enumerate(waiting, start=1):
         hold = decided.holds[job]

@@ -80,6 +80,9 @@ EXPECTED_DEFAULT = timedelta(seconds=1)
 Short, because too long a guess keeps jobs out of gaps they would fit into.
 """
 
+DURATION_MEMORY = 10
+"""Over how many ended jobs a type's duration is averaged: changes show within a few jobs."""
+
 EXPECTED_LEAST = timedelta(milliseconds=10)
 """The least a job is taken to run, so that every admission moves its owner's meter."""
 

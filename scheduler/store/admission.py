@@ -19,6 +19,7 @@ class Admitted:
     id: int
     charge: float
     express: bool
+    expected_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ _ADMIT = verb(
     """
 WITH wanted AS (
     SELECT * FROM jsonb_to_recordset(CAST(:admitted AS jsonb))
-        AS wanted(id bigint, charge float8, express boolean, place bigint)
+        AS wanted(id bigint, charge float8, express boolean, expected_seconds float8,
+                  place bigint)
 ),
 target AS (
     SELECT jobs.id, jobs.owner_id, jobs.rank FROM jobs JOIN wanted USING (id)
@@ -65,7 +67,7 @@ held AS (
     INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
                         expected_seconds, timeout_seconds, charge, express, epoch, admitted_at)
     SELECT moved.id, moved.attempt, gone.owner_id, gone.job_type, gone.job_class, gone.cpu_units,
-           gone.memory_mb, gone.expected_seconds, moved.timeout_seconds, wanted.charge,
+           gone.memory_mb, wanted.expected_seconds, moved.timeout_seconds, wanted.charge,
            wanted.express, :epoch, now()
     FROM moved JOIN gone ON gone.job_id = moved.id JOIN wanted ON wanted.id = moved.id
 ),

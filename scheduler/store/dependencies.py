@@ -27,6 +27,7 @@ class FeedRow:
     charge: float | None
     express: bool | None
     used_seconds: float | None
+    job_type: str | None
 
 
 _TAKE = text("""
@@ -34,9 +35,9 @@ WITH taken AS (
     DELETE FROM feed WHERE seq IN (SELECT seq FROM feed ORDER BY seq LIMIT :limit)
     RETURNING *
 )
-SELECT kind, job_id, owner_id, CAST(cpu_units AS float8) AS cpu_units, memory_mb, charge,
-       express, used_seconds
-FROM taken ORDER BY seq
+SELECT kind, taken.job_id, taken.owner_id, CAST(taken.cpu_units AS float8) AS cpu_units,
+       taken.memory_mb, charge, express, used_seconds, jobs.type AS job_type
+FROM taken JOIN jobs ON jobs.id = taken.job_id ORDER BY seq
 """)
 
 _EDGES = """

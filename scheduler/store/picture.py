@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from scheduler.policy.durations import expected_duration
 from scheduler.snapshot import (
     Account,
     Candidate,
@@ -93,10 +95,18 @@ SET meter = excluded.meter, express_meter = excluded.express_meter, tag = exclud
 
 
 def read_snapshot(
-    session: Session, memory: Memory, *, now: datetime, involved: Iterable[int] = ()
+    session: Session,
+    memory: Memory,
+    *,
+    now: datetime,
+    involved: Iterable[int] = (),
+    durations: Mapping[str, timedelta] = MappingProxyType({}),
 ) -> Snapshot:
-    """Read everything one pass decides on; *involved* owners get an account in any case."""
-    candidates = _candidates(session)
+    """Read everything one pass decides on.
+
+    *involved* owners get an account in any case; *durations* are what is known of job types.
+    """
+    candidates = _candidates(session, durations)
     running = tuple(_running(row) for row in fetch(session, _ACTIVE))
     owners = {job.owner_id for job in candidates} | {job.owner_id for job in running}
     accounts = _accounts(session, owners | set(involved))
@@ -169,15 +179,17 @@ def _to_json(value: Clock | Reservation) -> dict[str, Any]:
     }
 
 
-def _candidates(session: Session) -> tuple[Candidate, ...]:
+def _candidates(session: Session, durations: Mapping[str, timedelta]) -> tuple[Candidate, ...]:
     owners = list(run(session, _OWNERS).scalars())
     if not owners:
         return ()
     window = max(SHORTEST_WINDOW, min(LONGEST_WINDOW, FRONT // len(owners)))
-    return tuple(_candidate(row) for row in fetch(session, _WINDOWS, owners=owners, window=window))
+    rows = fetch(session, _WINDOWS, owners=owners, window=window)
+    return tuple(_candidate(row, durations.get(row["job_type"])) for row in rows)
 
 
-def _candidate(row: dict[str, Any]) -> Candidate:
+def _candidate(row: dict[str, Any], learned: timedelta | None) -> Candidate:
+    unlearned = timedelta(seconds=row["expected_seconds"])
     return Candidate(
         id=row["id"],
         owner_id=row["owner_id"],
@@ -186,7 +198,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         rank=row["rank"],
         cpu_units=row["cpu_units"],
         memory_mb=row["memory_mb"],
-        expected=timedelta(seconds=row["expected_seconds"]),
+        expected=expected_duration(learned, unlearned, None),
         waiting_since=row["ready_at"],
     )
 

@@ -105,7 +105,7 @@ def test_a_cancel_that_waited_for_an_admission_frees_what_it_reserved(
 
     _, (move,) = one_after_the_other(
         committed_engine,
-        lambda s: admit(s, [Admitted(job, 0.1, express=False)], epoch=1),
+        lambda s: admit(s, [Admitted(job, 0.1, express=False, expected_seconds=1.0)], epoch=1),
         lambda s: cancel(s, job),
     )
 
@@ -119,7 +119,7 @@ def test_a_job_that_is_just_being_cancelled_is_not_admitted(committed_engine: En
     _, admitted = one_after_the_other(
         committed_engine,
         lambda s: cancel(s, job),
-        lambda s: admit(s, [Admitted(job, 0.1, express=False)], epoch=1),
+        lambda s: admit(s, [Admitted(job, 0.1, express=False, expected_seconds=1.0)], epoch=1),
     )
 
     assert admitted == []

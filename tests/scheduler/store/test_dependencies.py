@@ -78,7 +78,7 @@ def _end(session: Session, job: Job, status: JobStatus) -> None:
 
 
 def _run(session: Session, job: Job) -> None:
-    (move,) = admit(session, [Admitted(job.id, 0.1, express=False)], epoch=1)
+    (move,) = admit(session, [Admitted(job.id, 0.1, express=False, expected_seconds=1.0)], epoch=1)
     work.start(session, [(job.id, move.attempt)], worker=WORKER, pid=PID, lease=LEASE)
 
 

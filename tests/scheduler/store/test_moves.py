@@ -24,7 +24,7 @@ LEASE = timedelta(seconds=30)
 
 
 def _admit(session: Session, job: Job) -> list[Move]:
-    return admit(session, [Admitted(job.id, 0.5, express=False)], epoch=1)
+    return admit(session, [Admitted(job.id, 0.5, express=False, expected_seconds=1.0)], epoch=1)
 
 
 def _start(session: Session, job: Job) -> list[Move]:
@@ -65,7 +65,7 @@ def _release(session: Session, _: Job) -> list[Move]:
 
 def _resolve(session: Session, job: Job) -> list[Move]:
     parent = session.get_one(Job, session.scalar(_PARENT_OF, {"child": job.id}) or job.id)
-    return resolve(session, [FeedRow("ended", parent.id, parent.owner_id, *[None] * 5)])
+    return resolve(session, [FeedRow("ended", parent.id, parent.owner_id, *[None] * 6)])
 
 
 _PARENT_OF = text("SELECT parent_id FROM dependencies WHERE child_id = :child")

@@ -158,13 +158,16 @@ def _submit(filled: Filled) -> object:
 
 def _resolve(filled: Filled) -> object:
     ended, linked = filled.jobs[S.COMPLETED][:20], filled.jobs[S.BLOCKED][30:35]
-    rows = [dependencies.FeedRow("ended", job, filled.owner, *[None] * 5) for job in ended]
-    rows += [dependencies.FeedRow("linked", job, filled.owner, *[None] * 5) for job in linked]
+    rows = [dependencies.FeedRow("ended", job, filled.owner, *[None] * 6) for job in ended]
+    rows += [dependencies.FeedRow("linked", job, filled.owner, *[None] * 6) for job in linked]
     return dependencies.resolve(filled.session, rows)
 
 
 def _admit(filled: Filled) -> object:
-    wanted = [admission.Admitted(job, 0.1, express=False) for job in filled.jobs[S.READY][:20]]
+    wanted = [
+        admission.Admitted(job, 0.1, express=False, expected_seconds=1.0)
+        for job in filled.jobs[S.READY][:20]
+    ]
     return admission.admit(filled.session, wanted, epoch=1)
 
 
