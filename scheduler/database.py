@@ -46,6 +46,7 @@ def make_engine(
     return create_engine(
         settings.database_url,
         pool_pre_ping=True,
+        hide_parameters=True,  # errors are logged, and payloads may hold secrets
         json_serializer=_strict_json,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
