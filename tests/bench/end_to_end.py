@@ -33,10 +33,12 @@ def run(services: Services, directory: Path, quick: bool) -> None:  # noqa: FBT0
 def _latency(client: Client, count: int) -> None:
     for _ in range(3):
         _one(client)
-    measured = [_one(client) for _ in range(count)]
-    answered, completed = zip(*measured, strict=True)
-    _row("POST /jobs answered", answered)
-    _row("POST to completed, no-op job, idle system", completed)
+    later = {"delay_seconds": 86_400}
+    alone = tuple(_timed(lambda: client.submit(**_fields(NOOP), **later)) for _ in range(count))
+    _row("POST /jobs answered, idle system", alone)
+    answered, completed = zip(*(_one(client) for _ in range(count)), strict=True)
+    _row("POST /jobs answered, one job after the other", answered)
+    _row("POST to completed, no-op job", completed)
 
 
 def _one(client: Client) -> tuple[float, float]:
