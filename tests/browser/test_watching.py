@@ -11,7 +11,7 @@ from tests.browser.conftest import Visit, Visitor
 from tests.browser.wire import Wire
 from tests.services import Stack
 
-SLOW = {"duration_seconds": 4, "steps": 40}
+SLOW = {"duration_seconds": 8, "steps": 40}
 
 
 def test_a_job_is_watched_from_its_submission_to_its_end(visit: Visit, stack: Stack) -> None:
@@ -52,8 +52,8 @@ def test_the_table_follows_a_job_and_tells_its_end_to_its_owner_alone(visit: Vis
     expect(row.locator("[data-status-chip]")).to_have_text("running")
     moving_progress(page, above=0)
     elapsed = row.locator("[data-tick]")
-    expect(elapsed).to_have_text("2 s")
-    expect(elapsed).to_have_text("3 s")
+    shown = elapsed.inner_text()
+    expect(elapsed).not_to_have_text(shown)  # it ticks while nothing arrives
     expect(row.locator("[data-status-chip]")).to_have_text("completed")
     expect(page.locator(".toast")).to_contain_text(f"{job_id} completed")
     expect(page.locator("[data-bell-count]")).to_have_text("1")
