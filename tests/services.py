@@ -68,15 +68,22 @@ _SCHEDULER_READY = "scheduler started"
 
 
 def eventually(
-    condition: Callable[[], T], *, within: float = _PATIENCE, saying: str | Callable[[], str] = ""
+    condition: Callable[[], T],
+    *,
+    within: float = _PATIENCE,
+    every: float = _PAUSE,
+    saying: str | Callable[[], str] = "",
 ) -> T:
-    """Return the first truthy answer of *condition*; fail when there is none in time."""
+    """Return the first truthy answer of *condition*; fail when there is none in time.
+
+    A condition that is dear to ask for is asked for less often, *every* so many seconds.
+    """
     deadline, paused = time.monotonic() + within, threading.Event()
     while not (answer := condition()):
         if time.monotonic() > deadline:
             detail = saying() if callable(saying) else saying
             raise AssertionError(f"not within {within:.0f} s: {detail or condition}")
-        paused.wait(_PAUSE)
+        paused.wait(every)
     return answer
 
 

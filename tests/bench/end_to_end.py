@@ -66,7 +66,7 @@ def _rates(stack: Stack, client: Client, count: int, *, batch: bool) -> None:
     jobs = [NOOP | {"priority": PRIORITIES[n % 4]} for n in range(count)]
     begun = time.perf_counter()
     accepted = _submit_batch(client, jobs) if batch else _submit_singly(client, jobs)
-    eventually(lambda: _completed(stack) - done_before == count, within=600)
+    eventually(lambda: _completed(stack) - done_before == count, within=600, every=0.25)
     whole = time.perf_counter() - begun
     how = "in one batch" if batch else "one by one"
     print(
