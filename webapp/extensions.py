@@ -42,5 +42,10 @@ class _Database(SQLAlchemy):
 db = _Database(model_class=Base)
 login = LoginManager()
 csrf = CSRFProtect()
-limiter = Limiter(get_remote_address, headers_enabled=False, in_memory_fallback_enabled=True)
+limiter = Limiter(
+    get_remote_address,
+    strategy="moving-window",  # a fixed one lets twice as much through around its turn
+    headers_enabled=False,
+    in_memory_fallback_enabled=True,
+)
 socketio = SocketIO()
