@@ -18,7 +18,7 @@ from scheduler.states import Role, Scope
 from tests.factories import NOON, make_type, make_user
 from webapp import create_app
 from webapp.access import hash_secret, new_secret
-from webapp.extensions import db
+from webapp.extensions import db, limiter
 from webapp.passwords import hash_password
 from webapp.services import services_of
 
@@ -30,8 +30,10 @@ MakeApp = Callable[[Settings], Flask]
 
 
 @pytest.fixture
-def make_app() -> Iterator[MakeApp]:
+def make_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeApp]:
     """Make applications whose connections are closed at the end."""
+    # The extension outlives its applications, and remembers that another one's broker was away.
+    monkeypatch.setattr(limiter, "_storage_dead", False)
     made: list[Flask] = []
 
     def make(settings: Settings) -> Flask:
