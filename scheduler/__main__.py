@@ -24,9 +24,6 @@ from scheduler.store import leader
 FROZEN_TURN = timedelta(seconds=3)
 """A leader that is frozen inside a turn must not keep its successor waiting at the fence."""
 
-SILENCE = timedelta(seconds=10)
-"""A leader that has not renewed for this long leads nothing; a standby takes over sooner."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
@@ -68,7 +65,7 @@ def _check(settings: Settings) -> int:
     engine = make_engine(settings)
     try:
         with Session(engine) as session:
-            holder = leader.leading(session, silence=SILENCE)
+            holder = leader.leading(session, silence=leader.SILENCE)
     except SQLAlchemyError:
         return _answer("the database does not answer", 1)
     finally:

@@ -1,7 +1,6 @@
 """Whether this process answers, and whether the whole can take jobs in and go on with them."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from scheduler.models import SchedulerLease
-from scheduler.store import fleet
+from scheduler.store import fleet, leader
 from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import RETRY_SOON
 from webapp.extensions import db
 from webapp.schemas import Health, Readiness
 from webapp.services import services
-
-LEADER_SILENCE = timedelta(seconds=10)
-"""A leader that has not renewed for this long leads nothing; a standby takes over sooner."""
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -93,7 +89,7 @@ def _leader() -> dict[str, Any]:
     holder, seconds = db.session.execute(select(SchedulerLease.holder, age)).one()
     if holder is None or seconds is None:
         return _check(ok=False, detail="no scheduler leads")
-    ok = float(seconds) <= LEADER_SILENCE.total_seconds()
+    ok = float(seconds) <= leader.SILENCE.total_seconds()
     detail = "leads" if ok else "has gone silent"
     return _check(ok=ok, detail=f"a scheduler {detail}", age_seconds=round(float(seconds), 3))
 

@@ -12,6 +12,9 @@ from sqlalchemy.orm import Session
 from scheduler.errors import LeadershipLost
 from scheduler.store.moves import run
 
+SILENCE = timedelta(seconds=10)
+"""A leader that has not renewed for this long leads nothing; a standby takes over sooner."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:

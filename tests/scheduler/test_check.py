@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from scheduler.__main__ import SILENCE, main
+from scheduler.__main__ import main
 from scheduler.settings import Settings
 from scheduler.store import leader
+from scheduler.store.leader import SILENCE
 
 
 @pytest.fixture
