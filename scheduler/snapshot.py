@@ -70,6 +70,9 @@ class Candidate:
     memory_mb: int
     expected: timedelta
     waiting_since: datetime
+    rate: float = 1.0  # what a machine-second of it counts on its owner's meter
+    spread: float = 0.0  # standard deviation of the logarithm of what it will take
+    allowance: float = 1.0  # times the express allowance of everybody
 
     @property
     def need(self) -> Resources:
@@ -92,6 +95,7 @@ class Running:
     started_at: datetime | None
     charge: float  # machine-seconds put on its owner's meter at admission
     express: bool
+    spread: float = 0.0  # as of the candidate it was
 
     @property
     def need(self) -> Resources:
@@ -126,6 +130,7 @@ class Account:
     meter: float = 0.0
     express_meter: float = 0.0
     tag: float | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,7 @@ class Limits:
 
     capacity: Resources | None
     type_caps: Mapping[str, int] = field(default_factory=dict)  # jobs of a type at a time
+    type_starts: Mapping[str, int] = field(default_factory=dict)  # that may start this minute
     paused_classes: frozenset[JobClass] = frozenset()
     paused_types: frozenset[str] = frozenset()
 
@@ -187,3 +193,4 @@ class Snapshot:
     clock: Clock
     reservation: Reservation | None
     limits: Limits
+    unseen_weight: float = 0.0  # of owners in line none of whose jobs is among the candidates

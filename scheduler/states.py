@@ -84,6 +84,16 @@ def class_of(level: int) -> JobClass:
     return JobClass.LOW
 
 
+class FeedKind(StrEnum):
+    """What the leader has yet to take in."""
+
+    LINKED = "linked"  # a job has new edges
+    LINED = "lined"  # an owner's line has changed
+    ENDED = "ended"  # a job is finished
+    RELEASED = "released"  # a job gave back what it held, and is not finished
+    TERMS = "terms"  # a weight, a cap, a group or a pause has changed
+
+
 class CancelReason(StrEnum):
     """Why a job is cancelled."""
 

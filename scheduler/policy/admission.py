@@ -1,23 +1,33 @@
 """Which jobs are admitted: turn by turn, until nobody is left who may go."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from scheduler.policy.backfill import End, Gap, end_of, gap_before, is_late
-from scheduler.policy.capacity import Amount, Rooms, amount
-from scheduler.policy.lineup import line_up, stored
+from scheduler.policy.capacity import Amount, Room, Rooms
+from scheduler.policy.lines import Series
 from scheduler.policy.meters import dominant_share
-from scheduler.policy.ordering import Line, Turn, Turns
 from scheduler.policy.parameters import (
     CAPPED_PATIENCE,
     EXPECTED_LEAST,
+    GAP_TRIES,
     RESERVATION_HARDENS,
     RESERVATION_SLIP,
 )
+from scheduler.policy.queue import Queue, Turn
 from scheduler.policy.reasons import Hold, HoldCode
-from scheduler.snapshot import NOTHING, Account, Candidate, Clock, Reservation, Resources, Snapshot
+from scheduler.snapshot import (
+    NOTHING,
+    Account,
+    Candidate,
+    Clock,
+    Reservation,
+    Resources,
+    Running,
+)
 
 
 class Grounds(StrEnum):
@@ -33,11 +43,40 @@ class Grounds(StrEnum):
 class Admission:
     """A job to admit now, and what that puts on its owner's meter, in machine-seconds."""
 
-    id: int
-    owner_id: int
+    job: Candidate
     charge: float
     express: bool
     grounds: Grounds
+
+    @property
+    def id(self) -> int:
+        """The job's."""
+        return self.job.id
+
+    @property
+    def owner_id(self) -> int:
+        """The owner's."""
+        return self.job.owner_id
+
+    def running(
+        self, admitted_at: datetime, *, attempt: int = 1, started_at: datetime | None = None
+    ) -> Running:
+        """Return the job as it is once it is admitted."""
+        job = self.job
+        return Running(
+            id=job.id,
+            attempt=attempt,
+            owner_id=job.owner_id,
+            job_type=job.job_type,
+            cpu_units=job.cpu_units,
+            memory_mb=job.memory_mb,
+            expected=job.expected,
+            admitted_at=admitted_at,
+            started_at=started_at,
+            charge=self.charge,
+            express=self.express,
+            spread=job.spread,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +99,48 @@ BEHIND = Hold(HoldCode.TURN)
 
 
 class Round:
-    """The turns of one pass, and what is decided so far."""
+    """The turns of one pass, and what is decided so far.
 
-    def __init__(self, snapshot: Snapshot, *, thorough: bool) -> None:
-        self._rooms = Rooms(snapshot)
-        self._lineup = line_up(snapshot, self._rooms)
+    A *thorough* one looks at every series, to find the reason of each; otherwise what the first
+    of a shelf lacks closes the shelf.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        rooms: Rooms,
+        *,
+        now: datetime,
+        running: Iterable[Running],
+        capacity: Resources | None,
+        kept: Reservation | None,
+        express_load: float,
+        thorough: bool,
+    ) -> None:
+        self.queue = queue
+        self.rooms = rooms
         self.admissions: list[Admission] = []
         self.reservation: Reservation | None = None
         self.first_lacking: int | None = None  # the first job in order that lacked room
-        self.express_load = self._lineup.clock.express_load
+        self.express_load = express_load
+        self.holds: dict[int, Hold] = {}
         self._gap: Gap | None = None
-        self._holds: dict[int, Hold] = {}
-        self._ends = [end_of(job, snapshot.now) for job in snapshot.running]
-        self._accounts = snapshot.accounts
-        self._capacity = snapshot.limits.capacity
-        self._now = snapshot.now
-        self._previous = snapshot.reservation
-        self._least = None if thorough else _least_need(snapshot.candidates)
-
-    @property
-    def lines(self) -> Mapping[int, Line]:
-        """Everybody's line."""
-        return self._lineup.lines
-
-    @property
-    def apart(self) -> Mapping[int, Hold]:
-        """The jobs that stand in no line, with the reason."""
-        return self._lineup.apart
-
-    def decision(self) -> Decision:
-        """What was decided."""
-        return Decision(
-            admissions=tuple(self.admissions),
-            accounts=self._changed_accounts(),
-            clock=replace(self._lineup.clock, express_load=self.express_load),
-            reservation=self.reservation,
-        )
-
-    def free(self) -> Resources:
-        """What is free on the machine."""
-        return self._rooms.machine.free()
+        self._ends = [end_of(job, now) for job in running]
+        self._capacity = capacity
+        self._now = now
+        self._patient_since = now - CAPPED_PATIENCE
+        self._previous = kept
+        self._thorough = thorough
+        self._misfits: Counter[int] = Counter()  # by shelf
 
     def reasons(self) -> dict[int, Hold]:
-        """Why each job left in a line was not admitted."""
+        """Why each job left in a line was not admitted; a thorough round knows."""
         found: dict[int, Hold] = {}
-        for series in (each for line in self.lines.values() for each in line.series):
-            first = self._holds[series[0].id]
+        for series in self._left():
+            first = self.holds[series.first.id]
             rest = first if first.code in _OF_THE_WHOLE_SERIES else BEHIND
-            found.update((job.id, rest) for job in series)
-            found[series[0].id] = first
+            found.update((job.id, rest) for job in series.jobs)
+            found[series.first.id] = first
         return found
 
     def play(self) -> None:
@@ -116,123 +148,134 @@ class Round:
         kept = self._previous
         holder = self._holder(kept) if kept is not None and is_hard(kept, self._now) else None
         if kept is not None and holder is not None:
-            promise = kept.promised_at if holder.id == kept.job_id else None
-            self._keep_room(holder, kept.since, promise)
-            self.first_lacking = holder.id
-            self._take_turns(before=holder)
+            promise = kept.promised_at if holder.first.id == kept.job_id else None
+            self._keep_room(holder.first, holder.shape.need, kept.since, promise)
+            self.first_lacking = holder.first.id
+            self._take_turns(before=holder.first)
             self._serve(holder)
         self._take_turns()
 
-    def _changed_accounts(self) -> tuple[Account, ...]:
-        after = (
-            (account, stored(account, self.lines.get(owner)))
-            for owner, account in sorted(self._accounts.items())
-        )
-        return tuple(new for old, new in after if new != old)
+    def _left(self) -> Iterable[Series]:
+        lines = self.queue.lines.values()
+        return (series for line in lines for series in line.series.values() if series.waits)
 
     def _take_turns(self, before: Candidate | None = None) -> None:
         """Take all turns, or those of critical express work that come *before* a job."""
-        turns = Turns(self.lines.values(), self.express_load)
-        while not self._is_over() and (turn := turns.next()) is not None:
+        turns = self.queue.turns(self.express_load)
+        while (turn := turns.next(self._room_that_matters())) is not None:
             if before is not None and (turn.job is before or not turn.is_critical_express):
                 return
             self._take(turn)
-            turns.express_load = self.express_load
-            turns.put_back(turn.line)
+            turns.count(self.express_load)
 
-    def _is_over(self) -> bool:
-        """Tell whether no turn can change the decision any more; a thorough round looks on."""
-        if self._least is None or self.first_lacking is None:
-            return False
-        return not self._rooms.machine.fits(self._least)
+    def _room_that_matters(self) -> Room | None:
+        """Return the room without which no turn changes the decision any more, if there is one."""
+        return None if self._thorough or self.first_lacking is None else self.rooms.machine
 
-    def _holder(self, kept: Reservation) -> Candidate | None:
+    def _holder(self, kept: Reservation) -> Series | None:
         """Return whose reservation it is: that of the head of the line it was made for."""
-        line = self.lines.get(kept.owner_id)
-        head = line.head if line is not None and line.has(kept.job_id) else None
-        if head is None or self._refusal(head, amount(head)) is not None:
+        line = self.queue.lines.get(kept.owner_id)
+        if line is None or line.find(kept.job_id) is None:
             return None
-        return head
+        first = line.first_series
+        return None if first is None or self._refusal(first) is not None else first
 
-    def _serve(self, holder: Candidate) -> None:
-        line = self.lines[holder.owner_id]
-        turn = line.find(holder, self.express_load)
-        if not self._rooms.machine.fits(amount(holder)):
-            self._hold(turn, Hold(HoldCode.RESOURCES, need=holder.need))
+    def _serve(self, holder: Series) -> None:
+        if not self.rooms.machine.fits(holder.shape.need):
+            self.holds[holder.first.id] = Hold(HoldCode.RESOURCES, need=holder.first.need)
+            self.queue.set_aside(holder)
             return
-        if self._refusal(holder, amount(holder)) is None:
-            self._admit(turn, Grounds.RESERVED)
+        if self._refusal(holder) is None:
+            self._admit(self.queue.turn_of(holder, self.express_load), Grounds.RESERVED)
         self._gap = self.reservation = self.first_lacking = None
-        self._holds.clear()
-        for each in self.lines.values():
-            each.reopen()
+        self.holds.clear()
+        self.queue.reopen()
 
     def _take(self, turn: Turn) -> None:
-        need = amount(turn.job)
-        hold = self._refusal(turn.job, need) or self._lack(turn, need)
+        hold = self._refusal(turn.series) or self._lack(turn)
         if hold is None:
             self._admit(turn, self._grounds(turn))
-            return
-        self._hold(turn, hold)
-        if hold.code is HoldCode.USER_CAP and self._others_wait_behind(turn):
-            behind = replace(hold, behind_first=True)
-            self._holds.update((job.id, behind) for job in turn.line.close())
+        elif not self._thorough and self._holds_whole_shelf(turn, hold):
+            self.queue.close(turn.shelf)
+        else:
+            self.holds[turn.job.id] = hold
+            self.queue.set_aside(turn.series)
 
-    def _refusal(self, job: Candidate, need: Amount) -> Hold | None:
+    def _holds_whole_shelf(self, turn: Turn, hold: Hold) -> bool:
+        if hold.kept_for is not None and self._gap is not None:
+            self._misfits[turn.shelf.number] += 1
+            if self._misfits[turn.shelf.number] > GAP_TRIES:
+                return True
+            return self._entrance(self._gap, turn, turn.shelf.shortest) is None
+        return hold.code is not HoldCode.USER_CAP or (hold.of_group and not hold.behind_first)
+
+    def _refusal(self, series: Series) -> Hold | None:
+        job = series.first
         if self._capacity is None:
             return Hold(HoldCode.NO_WORKER, need=job.need, available=NOTHING)
-        return self._rooms.refusal(job, need)
+        of_type = self.rooms.type_refusal(job)
+        return of_type or self._behind(series) or self.rooms.owner_refusal(job, series.shape.need)
 
-    def _others_wait_behind(self, turn: Turn) -> bool:
-        waited = self._now - turn.job.waiting_since
-        is_first = turn.job is turn.line.head
-        return is_first and waited >= CAPPED_PATIENCE and self._rooms.ever_allows(turn.job)
+    def _behind(self, series: Series) -> Hold | None:
+        """Return why a job waits behind its owner's first, which is at the owner's own cap."""
+        first = series.line.first_series
+        if first is None or first is series or first.first.waiting_since > self._patient_since:
+            return None
+        refused = self.rooms.owner_refusal(first.first, first.shape.need)
+        if refused is None or not self.rooms.ever_allows(first.first):
+            return None
+        return replace(refused, behind_first=True)
 
-    def _lack(self, turn: Turn, need: Amount) -> Hold | None:
+    def _lack(self, turn: Turn) -> Hold | None:
         """Return why there is no room for the job whose turn it is, or None if there is."""
-        if not self._rooms.machine.fits(need):
+        need = turn.series.shape.need
+        if not self.rooms.machine.fits(need):
             if self.first_lacking is None:
                 self.first_lacking = turn.job.id
-                self._reserve(turn.job)
+                self._reserve(turn.job, need)
             return Hold(HoldCode.RESOURCES, need=turn.job.need)
-        if self._gap is not None and not self._enters(self._gap, turn, need):
-            return Hold(HoldCode.RESOURCES, need=turn.job.need, kept_for=self._gap.holder.id)
+        if self._gap is not None and not self._enters(self._gap, turn):
+            return Hold(HoldCode.RESOURCES, need=turn.job.need, kept_for=self._gap.holder)
         return None
 
-    def _reserve(self, job: Candidate) -> None:
+    def _reserve(self, job: Candidate, need: Amount) -> None:
         """Keep room for the first job that lacks it, unless it lacks a worker process only."""
-        free, need = self._rooms.machine, amount(job)
+        free = self.rooms.machine
         if need.cpu <= free.cpu and need.memory <= free.memory:
             return
         known = self._previous is not None and self._previous.job_id == job.id
         since = self._previous.since if known and self._previous else self._now
-        self._keep_room(job, since, None)
+        self._keep_room(job, need, since, None)
 
-    def _keep_room(self, job: Candidate, since: datetime, promised_at: datetime | None) -> None:
-        gap = gap_before(job, self._rooms.machine, self._ends)
+    def _keep_room(
+        self, job: Candidate, need: Amount, since: datetime, promised_at: datetime | None
+    ) -> None:
+        gap = gap_before(job.id, need, self.rooms.machine, self._ends)
         start = self._now + timedelta(seconds=gap.seconds)
         promise = promised_at or start
         gap.may_be_filled = not is_late(gap, self._now, promise + RESERVATION_SLIP)
         self._gap = gap
         self.reservation = Reservation(job.id, job.owner_id, since, promise)
 
-    def _enters(self, gap: Gap, turn: Turn, need: Amount) -> bool:
+    def _enters(self, gap: Gap, turn: Turn) -> bool:
         seconds = _seconds(turn.job)
-        if gap.lets_in(need, seconds):
-            gap.let_in(need, seconds)
-            return True
-        pushed = self._pushed(gap, turn, End(seconds, need))
-        self._gap = pushed or gap
-        return pushed is not None
+        entered = self._entrance(gap, turn, seconds)
+        if entered is gap:
+            gap.let_in(turn.series.shape.need, seconds)
+        self._gap = entered or gap
+        return entered is not None
 
-    def _pushed(self, gap: Gap, turn: Turn, end: End) -> Gap | None:
-        """Return the gap after critical work has pushed a hard reservation, if it may."""
+    def _entrance(self, gap: Gap, turn: Turn, seconds: float) -> Gap | None:
+        """Return the gap a job of *seconds* may enter, pushed later if need be, or None."""
+        need = turn.series.shape.need
+        if gap.lets_in(need, seconds):
+            return gap
         kept = self.reservation
         if not turn.is_critical_express or kept is None or not is_hard(kept, self._now):
             return None
-        room = self._rooms.machine.copy()
-        room.take(end.held)
-        pushed = gap_before(gap.holder, room, [*self._ends, end])
+        room = self.rooms.machine.copy()
+        room.take(need)
+        pushed = gap_before(gap.holder, gap.need, room, [*self._ends, End(seconds, need)])
         return None if is_late(pushed, self._now, kept.promised_at + RESERVATION_SLIP) else pushed
 
     def _grounds(self, turn: Turn) -> Grounds:
@@ -241,29 +284,13 @@ class Round:
         return Grounds.TURN if self._gap is None else Grounds.GAP
 
     def _admit(self, turn: Turn, grounds: Grounds) -> None:
-        job, express = turn.job, turn.is_express
+        job, need, express = turn.job, turn.series.shape.need, turn.is_express
         charge = cost(job, self._capacity)
-        turn.line.admit(turn, charge)
-        self._rooms.take(job)
-        self._ends.append(End(_seconds(job), amount(job)))
+        self.queue.take(turn, charge)
+        self.rooms.admit(job, need)
+        self._ends.append(End(_seconds(job), need))
         self.express_load += charge if express else 0.0
-        self.admissions.append(Admission(job.id, job.owner_id, charge, express, grounds))
-
-    def _hold(self, turn: Turn, hold: Hold) -> None:
-        self._holds[turn.job.id] = hold
-        turn.line.set_aside(turn)
-
-
-def play(snapshot: Snapshot, *, thorough: bool) -> Round:
-    """Play one round; a *thorough* one finds a reason for every job that is left."""
-    played = Round(snapshot, thorough=thorough)
-    played.play()
-    return played
-
-
-def _least_need(jobs: Iterable[Candidate]) -> Amount:
-    needs = [amount(job) for job in jobs] or [Amount(0, 0)]
-    return Amount(min(need.cpu for need in needs), min(need.memory for need in needs))
+        self.admissions.append(Admission(job, charge, express, grounds))
 
 
 def is_hard(reservation: Reservation, now: datetime) -> bool:
@@ -272,9 +299,9 @@ def is_hard(reservation: Reservation, now: datetime) -> bool:
 
 
 def cost(job: Candidate, capacity: Resources | None) -> float:
-    """Return the machine-seconds a job is expected to take."""
+    """Return the machine-seconds a job is expected to take, as they count for its owner."""
     share = dominant_share(job.cpu_units, job.memory_mb, capacity or NOTHING)
-    return share * _seconds(job)
+    return share * _seconds(job) * job.rate
 
 
 def _seconds(job: Candidate) -> float:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from scheduler.policy.capacity import Amount, Room, amount
 from scheduler.policy.parameters import OVERDUE_ENDS_WITHIN
-from scheduler.snapshot import Candidate, Running
+from scheduler.snapshot import Running
 
 
 class End(NamedTuple):
@@ -28,7 +28,8 @@ def end_of(job: Running, now: datetime) -> End:
 class Gap:
     """The time until a job that is next can start, and what is free beside it from then on."""
 
-    holder: Candidate
+    holder: int  # the job
+    need: Amount
     seconds: float
     beside: Room
     may_be_filled: bool = True  # False once wrong predictions have delayed the start too far
@@ -43,16 +44,16 @@ class Gap:
             self.beside.take(need)
 
 
-def gap_before(holder: Candidate, free: Room, ends: Iterable[End]) -> Gap:
+def gap_before(holder: int, need: Amount, free: Room, ends: Iterable[End]) -> Gap:
     """Find the earliest time at which *holder* fits, given what is free now and the *ends*."""
-    need, room, start = amount(holder), free.copy(), 0.0
+    room, start = free.copy(), 0.0
     for end in sorted(ends):
         if end.seconds > start and room.fits(need):
             break
         room.give(end.held)
         start = end.seconds
     room.take(need)
-    return Gap(holder, start, room)
+    return Gap(holder, need, start, room)
 
 
 def is_late(gap: Gap, now: datetime, latest: datetime) -> bool:

@@ -5,11 +5,21 @@ in thousandths of a unit: whole numbers do not drift.
 """
 
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from scheduler.policy.reasons import Hold, HoldCode
-from scheduler.snapshot import NOTHING, Candidate, Caps, Group, Resources, Running, Snapshot
+from scheduler.snapshot import (
+    NOTHING,
+    Account,
+    Candidate,
+    Caps,
+    Group,
+    Limits,
+    Resources,
+    Running,
+)
 
 _UNLIMITED = sys.maxsize
 
@@ -65,6 +75,10 @@ def room_of(capacity: Resources) -> Room:
     return Room(round(capacity.cpu_units * 1000), capacity.memory_mb, capacity.slots)
 
 
+def _slots(most: int) -> Room:
+    return Room(_UNLIMITED, _UNLIMITED, most)
+
+
 def _room_under(caps: Caps) -> Room:
     return Room(
         _UNLIMITED if caps.cpu_units is None else round(caps.cpu_units * 1000),
@@ -76,20 +90,33 @@ def _room_under(caps: Caps) -> Room:
 class Rooms:
     """What is free during one pass, on the machine and under the caps of everybody."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.machine = room_of(snapshot.limits.capacity or NOTHING)
-        self._accounts = snapshot.accounts
-        self._groups = snapshot.groups
-        self._type_caps = snapshot.limits.type_caps
+    def __init__(
+        self,
+        limits: Limits,
+        accounts: Mapping[int, Account],
+        groups: Mapping[int, Group],
+        running: Iterable[Running],
+    ) -> None:
+        self.machine = room_of(limits.capacity or NOTHING)
+        self._accounts = accounts
+        self._groups = groups
+        self._limits = limits
         self._owners: dict[int, Room] = {}
         self._members: dict[int, Room] = {}
-        self._types = {name: Room(_UNLIMITED, _UNLIMITED, n) for name, n in self._type_caps.items()}
-        for job in snapshot.running:
-            self.take(job)
+        self._types = {name: _slots(most) for name, most in limits.type_caps.items()}
+        for job in running:
+            self.take(job, amount(job))
+        # What runs has started in an earlier minute, or is already counted.
+        self._starts = dict(limits.type_starts)
 
-    def take(self, job: Candidate | Running) -> None:
+    def admit(self, job: Candidate, need: Amount) -> None:
+        """Hold what *job* needs, and count its start."""
+        self.take(job, need)
+        if job.job_type in self._starts:
+            self._starts[job.job_type] -= 1
+
+    def take(self, job: Candidate | Running, need: Amount) -> None:
         """Hold what *job* needs everywhere it counts."""
-        need = amount(job)
         self.machine.take(need)
         self._under_owner(job.owner_id).take(need)
         if (group := self._under_group(job.owner_id)) is not None:
@@ -97,12 +124,18 @@ class Rooms:
         if job.job_type in self._types:
             self._types[job.job_type].take(need)
 
-    def refusal(self, job: Candidate, need: Amount) -> Hold | None:
-        """Return the cap that keeps *job* from being admitted, or None."""
-        of_type = self._types.get(job.job_type)
+    def type_refusal(self, job: Candidate) -> Hold | None:
+        """Return the cap of its type that keeps *job* from being admitted, or None."""
+        name, of_type = job.job_type, self._types.get(job.job_type)
         if of_type is not None and of_type.slots < 1:
-            limit = self._type_caps[job.job_type]
-            return Hold(HoldCode.TYPE_CAP, need=job.need, what=job.job_type, limit=limit)
+            limit = self._limits.type_caps[name]
+            return Hold(HoldCode.TYPE_CAP, need=job.need, what=name, limit=limit)
+        if self._starts.get(name, 1) < 1:
+            return Hold(HoldCode.TYPE_CAP, need=job.need, what=name, of_minute=True)
+        return None
+
+    def owner_refusal(self, job: Candidate, need: Amount) -> Hold | None:
+        """Return the cap of its owner or group that keeps *job* from being admitted, or None."""
         if not (owner := self._under_owner(job.owner_id)).fits(need):
             return Hold(HoldCode.USER_CAP, need=job.need, available=owner.free())
         group = self._under_group(job.owner_id)

@@ -5,7 +5,7 @@ While a job runs longer than expected its owner's meter is read with the excess 
 stored meters change at admissions and ends only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import fsum
@@ -46,20 +46,18 @@ def dominant_share(cpu_units: float, memory_mb: int, capacity: Resources) -> flo
 
 
 def advance(
-    clock: Clock, running: Iterable[Running], accounts: Mapping[int, Account], now: datetime
+    clock: Clock, running: Iterable[Running], now: datetime, *, waiting: bool, weight: float
 ) -> Clock:
     """Let virtual time pass up to *now* with the jobs that ran since the last time.
 
-    While somebody waits it moves at the average rate at which active owners are served per
-    unit of weight, else at the rate of the whole machine, so that debts fade. Call it before
-    taking ended jobs away.
+    *weight* is that of the active owners: those in line and those of the running jobs. While
+    somebody is *waiting* it moves at the average rate at which they are served per unit of
+    weight, else at the rate of the whole machine, so that debts fade. Call it before taking
+    ended jobs away.
     """
-    jobs = tuple(running)
     elapsed = _elapsed(clock, now)
-    in_line = {account.owner_id for account in accounts.values() if account.tag is not None}
-    weight = weight_of(in_line | {job.owner_id for job in jobs}, accounts)
-    if in_line:
-        service = fsum(job.share * _seconds_run(job, elapsed, now) for job in jobs)
+    if waiting:
+        service = fsum(job.share * _seconds_run(job, elapsed, now) for job in running)
         step, paid_back = service / weight, EXPRESS_REFILL * service
     else:
         step, paid_back = elapsed / min(1.0, weight or 1.0), elapsed
@@ -80,11 +78,6 @@ def _seconds_run(job: Running, elapsed: float, now: datetime) -> float:
     if job.started_at is None:
         return 0.0
     return max(0.0, min(elapsed, (now - job.started_at).total_seconds()))
-
-
-def weight_of(owners: Iterable[int], accounts: Mapping[int, Account]) -> float:
-    """Return the sum of the owners' weights, the same in whatever order they come."""
-    return fsum(effective_weight(accounts[owner].weight) for owner in owners)
 
 
 def correct(

@@ -9,6 +9,9 @@ from scheduler.states import JobClass
 LIGHTEST, HEAVIEST = 0.25, 4.0
 """Bounds of an owner's weight. Wider ones would let some owners override others completely."""
 
+MOST_ALLOWANCE = 4.0
+"""The most that rules together may multiply an express allowance by: as much as a weight may."""
+
 LEAST_SHARE = 0.001
 """Dominant share of a job that asks for next to nothing: it takes a worker process all the same."""
 
@@ -62,11 +65,23 @@ RESERVATION_HARDENS = timedelta(seconds=5)
 RESERVATION_SLIP = timedelta(seconds=60)
 """How late wrong predictions may make a reserved start before nothing more is let into the gap."""
 
+GAP_TRIES = 32
+"""How many jobs of one kind a pass tries to fit into a gap that such jobs may be too long for."""
+
 OVERDUE_ENDS_WITHIN = timedelta(seconds=1)
 """When a job that has run longer than expected is taken to end: soon, so that the gap drains."""
 
 CAPPED_PATIENCE = timedelta(seconds=30)
 """How long an owner's smaller jobs may pass its own first job that waits for the owner's cap."""
+
+EXCESS_GRAIN = 0.05
+"""Steps, as a part of the mean cost, in which running longer than expected is counted."""
+
+FLOOR_LOOKS_AT = 200
+"""How many owners at the front are asked whether they could go, to keep virtual now with them."""
+
+RUN_AHEAD = timedelta(milliseconds=200)
+"""How much work may wait beside the worker processes, so that short jobs do not wait for a pass."""
 
 LONGEST_STEP = timedelta(seconds=60)
 """The most virtual time takes in at once: a jump of the clock must not forgive every debt."""
@@ -80,8 +95,20 @@ EXPECTED_DEFAULT = timedelta(seconds=1)
 Short, because too long a guess keeps jobs out of gaps they would fit into.
 """
 
-DURATION_MEMORY = 10
-"""Over how many ended jobs a type's duration is averaged: changes show within a few jobs."""
+DURATION_MEMORY = 20
+"""Over how many attempts durations and their spread are averaged: fewer say little of a spread."""
+
+OWN_HISTORY = 5
+"""How many attempts an owner's jobs of a type must have had to be told apart from everybody's."""
+
+SPREAD_UNKNOWN = 1.0
+"""Spread of a duration nobody has seen: most likely within a factor of three either way."""
+
+SPREAD_PRIOR = 2
+"""How many attempts that spread outweighs: two that lasted alike do not make a third one sure."""
+
+DURATIONS_KEPT = 50_000
+"""How many pairs of type and owner the leader remembers, those used last; the rest go by type."""
 
 EXPECTED_LEAST = timedelta(milliseconds=10)
 """The least a job is taken to run, so that every admission moves its owner's meter."""
@@ -89,11 +116,38 @@ EXPECTED_LEAST = timedelta(milliseconds=10)
 FORECAST_ADMISSIONS = 200
 """How many admissions a forecast plays through; beyond them it goes on at their rate."""
 
-FORECAST_WINDOW = 24
-"""How many of the next jobs are in view at each moment of a forecast, beside as many as run."""
-
 FORECAST_GRAIN = 0.25
 """The part of the running jobs a forecast lets end at once: ranges need no finer instants."""
 
-FORECAST_SPREAD = 3
-"""The late end of an estimate over its early end, as experience with such forecasts supports."""
+FORECAST_BLUR = timedelta(seconds=1)
+"""No forecast is surer than this: added to a wait before it is stretched, and taken off after."""
+
+FORECAST_WIDTH = 0.5
+"""Doubt about a start beside that about durations, as the logarithm of a factor: who comes next."""
+
+SPREAD_WIDEST = 1.5
+"""The widest spread a forecast reckons with; the mean of a wider one is that of its rarest jobs."""
+
+ESTIMATE_MISSES = 0.09
+"""The part of starts that may fall before their range, and the part that may fall after it."""
+
+ESTIMATE_BOUNDS = (-1.6, 1.9)
+"""Where ranges begin and end before anything was scored, in widths of the forecast."""
+
+ESTIMATE_BOUNDS_LIMITS = (0.3, 6.0)
+"""The nearest and the farthest a range may begin or end from the middle, in the same unit."""
+
+ESTIMATE_STEP = 0.05
+"""How far one start moves the bounds: a crowd that was kept waiting widens the next estimates."""
+
+ESTIMATES_SCORED = 10_000
+"""How many published estimates are remembered until their jobs start."""
+
+CURVE_POINTS = 200
+"""Points of the curve that places jobs far back; more would cost readers more than they tell."""
+
+CURVE_SAMPLE = 10_000
+"""Short lines that are counted for it; among more of them these stand for the others."""
+
+CURVE_LONG = 10
+"""How many times the average a line has to hold to be counted in any case."""

@@ -1,7 +1,7 @@
 """Who goes next: one pass over a snapshot.
 
 1. Set apart what cannot run whoever's turn it is: paused, or larger than the machine.
-2. Let virtual time pass; place owners who come back from idleness at virtual now.
+2. Let virtual time pass; place owners who come back from idleness beside those who wait.
 3. Serve the hard reservation first, if there is one.
 4. Take the least key until nobody is left: admit and charge, or note why not. The first job
    that lacks room gets the reservation; after it only what leaves its start alone goes in.
@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from scheduler.policy.admission import BEHIND, Decision, Round, cost, is_hard, play
-from scheduler.policy.ordering import Turns, standing
+from scheduler.policy.admission import BEHIND, Decision, Round, cost, is_hard
+from scheduler.policy.engine import Engine
+from scheduler.policy.ordering import standing
 from scheduler.policy.reasons import Hold, HoldCode
 from scheduler.snapshot import Candidate, Snapshot
 
@@ -31,7 +32,7 @@ class Plan(Decision):
 
 def decide(snapshot: Snapshot) -> Decision:
     """Decide what ``plan`` decides, without places and reasons: for when nobody asks."""
-    return play(snapshot, thorough=False).decision()
+    return Engine.of(snapshot).decide(snapshot.now, snapshot.running)
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -41,33 +42,35 @@ def plan(snapshot: Snapshot) -> Plan:
     passed over exactly one reason. Equal snapshots give equal plans, whatever the order of
     their parts.
     """
-    played = play(snapshot, thorough=True)
-    decision, reasons = played.decision(), played.reasons()
+    engine = Engine.of(snapshot)
+    played = engine.play(snapshot.now, snapshot.running, thorough=True)
+    reasons, barred = played.reasons(), engine.barred()
+    played.queue.reopen()
+    decision = engine.conclude(played)
     left = _in_order(played, snapshot)
-    apart = sorted((job for job in snapshot.candidates if job.id in played.apart), key=standing)
+    apart = sorted((job for job in snapshot.candidates if job.id in barred), key=standing)
     return Plan(
         admissions=decision.admissions,
         accounts=decision.accounts,
         clock=decision.clock,
         reservation=decision.reservation,
         order=tuple(each.id for part in (decision.admissions, left, apart) for each in part),
-        holds={**dict(_placed(left, reasons, played)), **played.apart},
+        holds={**dict(_placed(left, reasons, played)), **barred},
     )
 
 
 def _in_order(played: Round, snapshot: Snapshot) -> list[Candidate]:
     """Put the jobs left into the order in which they would be taken if there were room."""
-    for line in played.lines.values():
-        line.reopen()
-    turns = Turns(played.lines.values(), played.express_load)
+    express_load = played.express_load
+    turns = played.queue.turns(express_load)
     urgent: list[Candidate] = []
     others: list[Candidate] = []
     while (turn := turns.next()) is not None:
         (urgent if turn.is_critical_express else others).append(turn.job)
         charge = cost(turn.job, snapshot.limits.capacity)
-        turns.express_load += charge if turn.is_express else 0.0
-        turn.line.admit(turn, charge)
-        turns.put_back(turn.line)
+        express_load += charge if turn.is_express else 0.0
+        turns.count(express_load)
+        played.queue.take(turn, charge)
     kept = played.reservation
     if kept is not None and is_hard(kept, snapshot.now):
         others.sort(key=lambda job: job.id != kept.job_id)
@@ -83,7 +86,7 @@ def _placed(
         hold, own = reasons[job.id], ahead[job.owner_id]
         if hold.code is HoldCode.RESOURCES and hold.kept_for is None:
             is_next = before == 0 or job.id == played.first_lacking
-            hold = replace(hold, available=played.free()) if is_next else BEHIND
+            hold = replace(hold, available=played.rooms.machine.free()) if is_next else BEHIND
         if hold is BEHIND:
             yield job.id, Hold(HoldCode.TURN, before=before, own_before=own)
         else:

@@ -27,7 +27,8 @@ class Hold:
     before: int = 0  # jobs that go first
     own_before: int = 0  # those of them with the same owner
     kept_for: int | None = None  # the job whose reservation it would delay
-    what: str = ""  # the type or class that is full or paused
+    what: str = ""  # the type or class that is full or paused; a paused owner has no name here
+    of_minute: bool = False  # the type's cap is on starts in a minute
     limit: int = 0  # how many jobs the type's cap allows
     of_group: bool = False  # the cap is the group's
     behind_first: bool = False  # the owner's first job is at the cap, and this one is behind it
@@ -43,11 +44,12 @@ def sentence(hold: Hold, *, kept_for: str = "another job") -> str:
         case HoldCode.USER_CAP:
             return _user_cap(hold)
         case HoldCode.TYPE_CAP:
-            return f"Waits until fewer than {_count(hold.limit, hold.what + ' job')} run at once."
+            return _type_cap(hold)
         case HoldCode.NO_WORKER:
             return _no_worker(hold)
         case HoldCode.PAUSED:
-            return f"Waits until {hold.what} jobs are resumed."
+            whose = f"{hold.what} jobs" if hold.what else "the owner's jobs"
+            return f"Waits until {whose} are resumed."
 
 
 def _turn(hold: Hold) -> str:
@@ -71,6 +73,12 @@ def _user_cap(hold: Hold) -> str:
         return f"Waits until one of {whose} jobs ends: no more may run at once."
     need, free = _lack(hold)
     return f"Waits under {whose} own limit for {need}; {free} free now."
+
+
+def _type_cap(hold: Hold) -> str:
+    if hold.of_minute:
+        return f"Waits until more {hold.what} jobs may start: enough did in the last minute."
+    return f"Waits until fewer than {_count(hold.limit, hold.what + ' job')} run at once."
 
 
 def _no_worker(hold: Hold) -> str:

@@ -1,9 +1,10 @@
 """Makers for the policy's values, and a machine that steps from event to event in made-up time."""
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import fsum
 
 from scheduler.policy.meters import advance, correct, effective_weight, rank
 from scheduler.policy.ordering import standing
@@ -116,6 +117,17 @@ def admitted(made: Plan) -> list[int]:
     return [admission.id for admission in made.admissions]
 
 
+def passed(
+    clock: Clock, ran: Iterable[Running], accounts: Mapping[int, Account], now: datetime
+) -> Clock:
+    """Let virtual time pass over all that these accounts and jobs are."""
+    ran = tuple(ran)
+    in_line = {account.owner_id for account in accounts.values() if account.tag is not None}
+    active = in_line | {each.owner_id for each in ran}
+    weight = fsum(effective_weight(accounts[owner].weight) for owner in active)
+    return advance(clock, ran, now, waiting=bool(in_line), weight=weight)
+
+
 @dataclass(slots=True)
 class Machine:
     """Runs jobs for as long as they really take, one event after the other."""
@@ -181,6 +193,7 @@ class Machine:
             insort(self.lines.setdefault(new.owner_id, []), new, key=standing)
             self.jobs[new.id] = new
             self.accounts.setdefault(new.owner_id, Account(new.owner_id))
+            self._arrived(new)
 
     def _apply(self, decided: Plan) -> None:
         for admission in decided.admissions:
@@ -212,7 +225,8 @@ class Machine:
 
     def _go_to(self, now: datetime) -> None:
         self.now = now
-        self.clock = advance(self.clock, self.running.values(), self.accounts, now)
+        self._passes()
+        self.clock = passed(self.clock, self.running.values(), self.accounts, now)
         for one in [each for each in self.running.values() if self._end_of(each) <= now]:
             del self.running[one.id]
             used = one.consumed(now)
@@ -224,3 +238,12 @@ class Machine:
                 used=used,
                 express=one.express,
             )
+            self._ended(one, used)
+
+    # For whoever watches
+
+    def _arrived(self, new: Candidate) -> None: ...
+
+    def _passes(self) -> None: ...
+
+    def _ended(self, one: Running, used: float) -> None: ...

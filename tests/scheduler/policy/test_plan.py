@@ -79,13 +79,24 @@ def test_a_user_who_comes_back_from_idleness_starts_at_virtual_now() -> None:
     assert made.accounts[0].meter > 1000
 
 
+def test_newcomers_enter_beside_those_whom_a_burst_has_left_behind() -> None:
+    burst = Account(1, meter=90, tag=90, express_meter=90)
+    others = [Account(owner, meter=tag, tag=tag) for owner, tag in ((2, 4.0), (3, 5.0), (4, 6.0))]
+    jobs = [job(owner, owner) for owner in range(1, 6)]
+
+    made = plan(snapshot(jobs, accounts=[burst, *others], clock=Clock(20), limits=ONE))
+
+    assert made.order == (2, 3, 5, 4, 1)  # 5 is level with 3
+
+
 def test_a_user_in_line_is_owed_no_more_than_the_lag_limit() -> None:
-    accounts = [Account(1, meter=0, tag=0)]
-    blocker = [running(9, owner=2, cpu=8, expected=1000)]
+    accounts = [Account(1, meter=0, tag=0), Account(2, meter=1000, tag=1000)]
+    jobs = [job(1, 1), job(2, 1), job(3, 2)]
 
-    made = plan(snapshot([job(1, 1)], blocker, accounts=accounts, clock=Clock(1000)))
+    made = plan(snapshot(jobs, accounts=accounts, clock=Clock(1000), limits=ONE))
 
-    assert [(each.meter, each.tag) for each in made.accounts] == [(400, 400)]
+    # 600 s of the owner's half of the machine, and then what the job is charged.
+    assert [(each.meter, each.tag) for each in made.accounts] == [(710, 710)]
 
 
 def test_virtual_now_is_never_behind_all_who_could_go() -> None:
