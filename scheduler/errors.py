@@ -13,6 +13,7 @@ FairqError
 ├── JobNotFound
 ├── MoveRefused              the job's state does not allow the move
 ├── PolicyConflict           the policy was changed meanwhile
+├── ScenarioInvalid          a scenario cannot be played; `problems` name its fields
 └── LeadershipLost           another scheduler leads now
 """
 
@@ -113,6 +114,16 @@ class PolicyConflict(FairqError):
     """The policy was changed since it was read."""
 
     code = "policy_conflict"
+
+
+class ScenarioInvalid(FairqError):
+    """A scenario cannot be played."""
+
+    code = "scenario_invalid"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
 class LeadershipLost(FairqError):

@@ -7,12 +7,13 @@ scheduler looks by itself and pages fetch again when they reconnect.
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from redis import Redis, RedisError
 
+from scheduler.policy.curve import Curve, curve_from_json, curve_to_json
 from scheduler.store.moves import Move
 from scheduler.store.work import LogLine
 
@@ -24,6 +25,8 @@ WAKE_KEY = "fairq:wake"
 
 _STANDING_KEY = "fairq:standing:"
 _STANDING_SECONDS = 10  # a leader that is gone must not be quoted for long
+_CURVE_KEY = "fairq:curve"
+_CURVE_SECONDS = 30  # it is drawn less often, and says no more than *about*
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +134,20 @@ def read_standing(redis: Redis, owner_id: int) -> dict[int, Standing]:
     return {int(job): _standing_from_json(fields) for job, fields in json.loads(body).items()}
 
 
+def write_curve(redis: Redis, curve: Curve) -> None:
+    """Keep for a moment how many jobs go before a place that the standings do not reach."""
+    redis.set(_CURVE_KEY, json.dumps(curve_to_json(curve)), ex=_CURVE_SECONDS)
+
+
+def read_curve(redis: Redis) -> Curve | None:
+    """Return the leader's last curve, or None if there is none."""
+    try:
+        body = redis.get(_CURVE_KEY)
+    except RedisError:
+        return None
+    return curve_from_json(json.loads(body)) if isinstance(body, str) else None
+
+
 def to_rfc3339(instant: datetime) -> str:
     """Write an instant the way answers and messages carry it."""
     return instant.isoformat().replace("+00:00", "Z")
@@ -152,9 +169,14 @@ def _move_to_json(move: Move) -> dict[str, Any]:
 
 
 def _standing_to_json(standing: Standing) -> dict[str, Any]:
-    return asdict(standing) | {
+    # Written out for the same reason as moves.
+    return {
+        "position": standing.position,
+        "code": standing.code,
+        "message": standing.message,
         "earliest": standing.earliest and to_rfc3339(standing.earliest),
         "latest": standing.latest and to_rfc3339(standing.latest),
+        "method": standing.method,
     }
 
 

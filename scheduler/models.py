@@ -6,7 +6,7 @@ between them, so the three never disagree.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -37,6 +37,7 @@ from scheduler.states import (
     CancelReason,
     Condition,
     Executor,
+    FeedKind,
     JobClass,
     JobStatus,
     Outcome,
@@ -120,6 +121,7 @@ class User(_Caps, Base):
     group_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id"), index=True)
     weight: Mapped[float] = mapped_column(server_default="1")
     active: Mapped[bool] = mapped_column(server_default=text("true"))
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))  # nothing more is admitted
     session_version: Mapped[int] = mapped_column(server_default="1")
     created_at: Mapped[datetime]
 
@@ -289,9 +291,11 @@ class Ready(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     job_type: Mapped[str]
     job_class: Mapped[str]
+    tags: Mapped[list[str]] = mapped_column(server_default="{}")  # rules may ask for them
     cpu_units: Mapped[Decimal]
     memory_mb: Mapped[int]
     expected_seconds: Mapped[float]
+    timeout_seconds: Mapped[float]
     ready_at: Mapped[datetime]
 
     __table_args__ = ({"postgresql_with": _BUSY_TABLE},)
@@ -477,7 +481,7 @@ class Feed(Base):
     __tablename__ = "feed"
 
     seq: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    kind: Mapped[str]  # linked: has new edges; ended: finished; released: gave back what it held
+    kind: Mapped[str]  # see FeedKind
     job_id: Mapped[int]
     owner_id: Mapped[int]
     cpu_units: Mapped[Decimal | None]
@@ -485,9 +489,11 @@ class Feed(Base):
     charge: Mapped[float | None]
     express: Mapped[bool | None]
     used_seconds: Mapped[float | None]
+    lasted_seconds: Mapped[float | None]  # none for an attempt that did not end by itself
+    rank: Mapped[int | None]  # the first place in the owner's line that changed
 
     __table_args__ = (
-        CheckConstraint("kind IN ('linked', 'ended', 'released')", name="kind_is_known"),
+        CheckConstraint(_one_of("kind", FeedKind), name="kind_is_known"),
         {"postgresql_with": _BUSY_TABLE},
     )
 
@@ -505,6 +511,39 @@ class Meter(Base):
     __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
 
 
+class Duration(Base):
+    """How long attempts at a type of job last, for an owner or for anybody."""
+
+    __tablename__ = "durations"
+
+    job_type: Mapped[str] = mapped_column(primary_key=True)
+    owner_id: Mapped[int] = mapped_column(primary_key=True)  # 0: whoever the owner is
+    mean: Mapped[float]  # of the logarithms of seconds
+    variance: Mapped[float]  # likewise
+    count: Mapped[int]
+    updated_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("variance >= 0 AND count > 0", name="something_was_learned"),
+        {"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},
+    )
+
+
+class EstimateScore(Base):
+    """How many estimated starts of a class came true on one day, by the method of the estimate."""
+
+    __tablename__ = "estimate_scores"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    method: Mapped[str] = mapped_column(primary_key=True)
+    job_class: Mapped[str] = mapped_column(primary_key=True)
+    within: Mapped[int]
+    early: Mapped[int]  # started before the range
+    late: Mapped[int]  # started after it
+    lower: Mapped[float]  # where ranges began and ended when the day was last written,
+    upper: Mapped[float]  # in units of the width that the forecast itself gave them
+
+
 class SchedulerLease(Base):
     """Who schedules. One row; every admitting transaction updates it first: that is the fence."""
 
@@ -517,6 +556,7 @@ class SchedulerLease(Base):
     renewed_at: Mapped[datetime | None]
     clock: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     reservation: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    starts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # of types with a rate
 
     __table_args__ = (
         CheckConstraint("id = 1", name="there_is_one"),

@@ -5,13 +5,14 @@ One turn, all of it in one transaction until step 6:
 1. Fence: this epoch still leads, or nothing is written.
 2. Take in what ended: settle dependencies, correct the meters.
 3. Let time do its part: due jobs, passed deadlines, leases that ran out, unclaimed messages.
-4. Read the snapshot and plan.
+4. Bring what the leader knows level with the database, and decide.
 5. Admit: only what really moved counts; write the meters and what the policy remembers.
 6. Commit, then publish, then tell.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,18 +24,21 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from scheduler import accounting
 from scheduler.dispatch import Dispatcher
 from scheduler.errors import LeadershipLost
-from scheduler.events import WAKE_KEY, Announcer, Standing, write_standings
+from scheduler.events import WAKE_KEY, Announcer, Standing, write_curve, write_standings
 from scheduler.lease import Lease
+from scheduler.mirror import Mirror
 from scheduler.policy.admission import Decision
+from scheduler.policy.curve import make_curve
+from scheduler.policy.experience import Scorer
 from scheduler.policy.forecast import estimate
-from scheduler.policy.plan import Plan, decide, plan
+from scheduler.policy.plan import plan
 from scheduler.policy.reasons import sentence
-from scheduler.snapshot import Running, Snapshot
-from scheduler.store import admission, dependencies, leader, picture, recovery, timers
+from scheduler.snapshot import Snapshot
+from scheduler.store import admission, dependencies, leader, lookup, recovery, timers
 from scheduler.store.moves import Move
+from scheduler.store.picture import FRONT
 
 FEED_BATCH = 1_000
 """Ended jobs taken in at once; what is left waits for the next turn, which follows at once."""
@@ -52,7 +56,13 @@ STANDBY_PAUSE = timedelta(seconds=1)
 """How often a scheduler that does not lead tries to."""
 
 STANDINGS_EVERY = timedelta(seconds=1)
-"""How often waiting jobs are told where they stand."""
+"""How often waiting jobs are told where they stand, at most."""
+
+STANDINGS_PART = 0.1
+"""The part of the leader's time that telling them may take; it is seldomer where many wait."""
+
+PLACES_EVERY = timedelta(seconds=10)
+"""How often the jobs behind those are counted: that takes a look at every line."""
 
 UNCLAIMED_AFTER = timedelta(seconds=15)
 """How long a message may lie unclaimed before it is sent again; sending twice is harmless."""
@@ -80,9 +90,9 @@ class Turn:
 class _Memory:
     """What the leader knows beyond its transaction; all of it can be lost."""
 
-    running: dict[int, Running] = field(default_factory=dict)
-    durations: dict[str, timedelta] = field(default_factory=dict)
-    told_standings_at: datetime | None = None
+    mirror: Mirror | None = None
+    standings_due_at: datetime | None = None
+    told_places_at: datetime | None = None
     owners_told: set[int] = field(default_factory=set)
     broker_away: bool = False
 
@@ -146,21 +156,24 @@ class Scheduler:
     def tick(self, now: datetime) -> Turn:
         """Take one turn. Raises LeadershipLost, and then has changed nothing."""
         lost_messages = self._broker_lost_messages()
+        mirror, self._memory.mirror = self._memory.mirror, None  # until the turn is known to stand
         with Session(self._engine) as session, session.begin():
-            turn, snapshot, decided = self._decide(session, now, lost_messages=lost_messages)
+            turn, mirror = self._decide(session, now, mirror, lost_messages=lost_messages)
             parcels = admission.waiting_parcels(session, limit=PARCEL_BATCH)
+        self._memory.mirror = mirror
         if lost_messages:
             self._leave_marker()
         published = self._publish(parcels)
         self._announcer.tell(turn.moves)
-        if isinstance(decided, Plan):
-            self._tell_standings(snapshot, decided)
+        if self._is_to_tell_standings(now):
+            self._tell_standings(mirror, now)
+            self._tell_places(mirror, now)
         busy = turn.busy or published == PARCEL_BATCH
         return replace(turn, published=published, busy=busy)
 
     def _decide(
-        self, session: Session, now: datetime, *, lost_messages: bool
-    ) -> tuple[Turn, Snapshot, Decision]:
+        self, session: Session, now: datetime, mirror: Mirror | None, *, lost_messages: bool
+    ) -> tuple[Turn, Mirror]:
         remembered = leader.fence(session, epoch=self._lease.epoch)
         rows = dependencies.take(session, limit=FEED_BATCH)
         moves = dependencies.resolve(session, rows)
@@ -168,23 +181,18 @@ class Scheduler:
         admission.publish_again(
             session, older_than=timedelta(0) if lost_messages else UNCLAIMED_AFTER
         )
-        known = self._memory
-        known.durations = accounting.learn(known.durations, rows)
-        snapshot = picture.read_snapshot(
-            session,
-            remembered,
-            now=now,
-            involved={row.owner_id for row in rows},
-            durations=known.durations,
-        )
-        snapshot, touched = accounting.take_in(snapshot, rows, known.running)
-        known.running = {job.id: job for job in snapshot.running}
-        decided = plan(snapshot) if self._is_to_tell_standings(now) else decide(snapshot)
-        admitted = self._admit(session, snapshot, decided)
-        self._remember(session, snapshot, decided, touched, admitted)
+        mirror = mirror or Mirror(session, remembered, now)
+        mirror.follow(session, rows, moves, now)
+        decided = mirror.decide(now)
+        admitted = self._admit(session, decided)
+        mirror.note(decided, admitted, now)
+        mirror.read_on(session, now)
+        memory = mirror.keep(session, decided, now)
+        leader.remember(session, memory, epoch=self._lease.epoch)
         moves += admitted
-        busy = len(rows) == FEED_BATCH or any(move.verb == "cancel" for move in moves)
-        return Turn(tuple(moves), len(admitted), busy=busy), snapshot, decided
+        is_cancelling = any(move.verb == "cancel" for move in moves)
+        busy = len(rows) == FEED_BATCH or is_cancelling or mirror.is_reading
+        return Turn(tuple(moves), len(admitted), busy=busy), mirror
 
     def _let_time_pass(self, session: Session, now: datetime) -> list[Move]:
         return [
@@ -193,39 +201,14 @@ class Scheduler:
             *recovery.end_lost(session, limit=TIMER_BATCH),
         ]
 
-    def _admit(self, session: Session, snapshot: Snapshot, decided: Decision) -> list[Move]:
+    def _admit(self, session: Session, decided: Decision) -> list[Move]:
         if not decided.admissions:
             return []
-        jobs = {job.id: job for job in snapshot.candidates}
-        wanted = {one.id: one for one in decided.admissions}
         admitted = [
-            admission.Admitted(
-                one.id, one.charge, one.express, jobs[one.id].expected.total_seconds()
-            )
+            admission.Admitted(one.id, one.charge, one.express, one.job.expected.total_seconds())
             for one in decided.admissions
         ]
-        moves = admission.admit(session, admitted, epoch=self._lease.epoch)
-        self._memory.running |= {
-            move.id: accounting.as_running(jobs[move.id], move, wanted[move.id]) for move in moves
-        }
-        return moves
-
-    def _remember(
-        self,
-        session: Session,
-        snapshot: Snapshot,
-        decided: Decision,
-        touched: set[int],
-        admitted: Sequence[Move],
-    ) -> None:
-        accounts = {owner: snapshot.accounts[owner] for owner in touched}
-        accounts |= {account.owner_id: account for account in decided.accounts}
-        moved = {move.id for move in admitted}
-        missing = [one for one in decided.admissions if one.id not in moved]
-        accounts, clock = accounting.take_back(accounts, decided.clock, missing)
-        picture.write_accounts(session, accounts.values())
-        memory = picture.to_memory(clock, decided.reservation)
-        leader.remember(session, memory, epoch=self._lease.epoch)
+        return admission.admit(session, admitted, epoch=self._lease.epoch)
 
     # After the commit
 
@@ -258,24 +241,45 @@ class Scheduler:
         with suppress(RedisError):  # then it is still missing next turn
             self._redis.set(_MARKER_KEY, self._lease.epoch)
 
-    def _is_to_tell_standings(self, now: datetime) -> bool:
-        told_at = self._memory.told_standings_at
-        return told_at is None or now - told_at >= STANDINGS_EVERY
+    def _tell_places(self, mirror: Mirror, now: datetime) -> None:
+        """Tell about where jobs stand that no plan reaches."""
+        told_at = self._memory.told_places_at
+        if mirror.reaches_everything or (told_at and now - told_at < PLACES_EVERY):
+            return
+        self._memory.told_places_at = now
+        with Session(self._engine) as session:
+            lengths = lookup.lengths_of_lines(session)
+        curve = make_curve(
+            mirror.lines(lengths),
+            clock=mirror.engine.clock,
+            starts=mirror.starts_per_second,
+            experience=mirror.scorer.experience,
+        )
+        with suppress(RedisError):  # pages then go by the jobs' status
+            write_curve(self._redis, curve)
 
-    def _tell_standings(self, snapshot: Snapshot, decided: Plan) -> None:
-        self._memory.told_standings_at = snapshot.now
-        by_owner = _standings(snapshot, decided)
+    def _is_to_tell_standings(self, now: datetime) -> bool:
+        due_at = self._memory.standings_due_at
+        return due_at is None or now >= due_at
+
+    def _tell_standings(self, mirror: Mirror, now: datetime) -> None:
+        begun = time.monotonic()
+        by_owner = _standings(mirror.front(now, FRONT), mirror.scorer)
         gone = self._memory.owners_told - set(by_owner)
         self._memory.owners_told = set(by_owner)
         with suppress(RedisError):  # pages then go by the jobs' status
             write_standings(self._redis, by_owner | {owner: {} for owner in gone})
+        took = timedelta(seconds=time.monotonic() - begun)
+        self._memory.standings_due_at = now + max(STANDINGS_EVERY, took / STANDINGS_PART)
 
 
-def _standings(snapshot: Snapshot, decided: Plan) -> dict[int, dict[int, Standing]]:
+def _standings(snapshot: Snapshot, scorer: Scorer) -> dict[int, dict[int, Standing]]:
     """Tell every candidate that was passed over its position, its reason and its likely start."""
+    decided = plan(snapshot)
     waiting = [job for job in decided.order if job in decided.holds]
     owner_of = {job.id: job.owner_id for job in snapshot.candidates}
-    starts = estimate(snapshot, waiting, decided=decided)
+    starts = estimate(snapshot, waiting, decided=decided, experience=scorer.experience)
+    scorer.publish(starts, {job.id: job.job_class for job in snapshot.candidates})
     by_owner: dict[int, dict[int, Standing]] = {}
     for position, job in enumerate(waiting, start=1):
         hold = decided.holds[job]

@@ -67,6 +67,11 @@ def session(engine: Engine) -> Iterator[Session]:
 def committed_engine(engine: Engine) -> Iterator[Engine]:
     """The engine itself, for code that opens its own connections; emptied afterwards."""
     yield engine
+    empty(engine)
+
+
+def empty(engine: Engine) -> None:
+    """Make a database as it was when it had just been migrated."""
     names = ", ".join(set(Base.metadata.tables) - {KEPT_TABLE})
     with engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
@@ -80,7 +85,7 @@ def committed_engine(engine: Engine) -> Iterator[Engine]:
         connection.execute(
             text(
                 "UPDATE scheduler_lease SET epoch = 0, holder = NULL, backend_pid = NULL,"
-                " renewed_at = NULL, clock = '{}', reservation = NULL"
+                " renewed_at = NULL, clock = '{}', reservation = NULL, starts = '{}'"
             )
         )
 

@@ -16,6 +16,7 @@ from scheduler.models import (
     Group,
     Job,
     JobType,
+    PolicyVersion,
     Ready,
     Timer,
     User,
@@ -33,12 +34,15 @@ from scheduler.states import (
     JobStatus,
     Role,
 )
+from scheduler.store.policy import current_policy
 from scheduler.store.submission import Submission
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 WORKER = "worker1@test"
 PID = 4242
+
+_POLICY = ("cap_cpu_units", "cap_memory_mb", "rules", "types", "classes")
 
 _numbers = itertools.count(1)
 
@@ -62,6 +66,16 @@ def make_group(session: Session, name: str = "physics", **columns: Any) -> Group
     session.add(group)
     session.flush()
     return group
+
+
+def make_policy(session: Session, **columns: Any) -> PolicyVersion:
+    """Make the next version of the policy: *columns* in the place of what there was."""
+    newest = current_policy(session)
+    kept = {name: getattr(newest, name) for name in _POLICY}
+    made = PolicyVersion(version=newest.version + 1, created_at=NOON, **(kept | columns))
+    session.add(made)
+    session.flush()
+    return made
 
 
 def make_type(session: Session, name: str = "simulate", **columns: Any) -> JobType:
@@ -211,9 +225,11 @@ def _ready_row(job: Job) -> Ready:
         job_id=job.id,
         job_type=job.type,
         job_class=job.job_class,
+        tags=job.tags,
         cpu_units=job.cpu_units,
         memory_mb=job.memory_mb,
         expected_seconds=1.0,
+        timeout_seconds=job.timeout_seconds,
         ready_at=job.ready_at,
     )
 

@@ -186,6 +186,8 @@ ILLEGAL_ROWS = {
     "ck_job_events_status_is_known": "INSERT INTO job_events"
     " (job_id, owner_id, at, verb, status, attempt) VALUES (:job, 1, now(), 'x', 'x', 0)",
     "ck_feed_kind_is_known": "INSERT INTO feed (kind, job_id, owner_id) VALUES ('x', :job, 1)",
+    "ck_durations_something_was_learned": "INSERT INTO durations"
+    " VALUES ('simulate', 0, 1, -1, 1, now())",
     "ck_scheduler_lease_there_is_one": "INSERT INTO scheduler_lease (id, epoch) VALUES (2, 0)",
     "ck_workers_state_is_known": "UPDATE workers SET state = 'asleep'",
     "pk_ready": "INSERT INTO ready SELECT * FROM ready",

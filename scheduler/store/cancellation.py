@@ -16,6 +16,11 @@ unready AS (
     DELETE FROM ready USING target
     WHERE ready.owner_id = target.owner_id AND ready.rank = target.rank
       AND ready.job_id = target.id
+    RETURNING ready.*
+),
+noted AS (
+    INSERT INTO feed (kind, job_id, owner_id, rank)
+    SELECT 'lined', min(job_id), owner_id, min(rank) FROM unready GROUP BY owner_id
 ),
 untimed AS (
     DELETE FROM timers USING target

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from scheduler.states import FINISHED, Condition
+from scheduler.states import FINISHED, Condition, FeedKind
 from scheduler.store.lines import JOIN_LINE, PLACE
 from scheduler.store.moves import Move, fetch, make, verb
 
@@ -19,7 +19,7 @@ from scheduler.store.moves import Move, fetch, make, verb
 class FeedRow:
     """Something that happened to a job, as the leader takes it in."""
 
-    kind: str
+    kind: FeedKind
     job_id: int
     owner_id: int
     cpu_units: float | None
@@ -28,6 +28,8 @@ class FeedRow:
     express: bool | None
     used_seconds: float | None
     job_type: str | None
+    lasted_seconds: float | None = None  # None unless the attempt ended by itself
+    rank: int | None = None  # the first place in the owner's line that changed
 
 
 _TAKE = text("""
@@ -36,8 +38,9 @@ WITH taken AS (
     RETURNING *
 )
 SELECT kind, taken.job_id, taken.owner_id, CAST(taken.cpu_units AS float8) AS cpu_units,
-       taken.memory_mb, charge, express, used_seconds, jobs.type AS job_type
-FROM taken JOIN jobs ON jobs.id = taken.job_id ORDER BY seq
+       taken.memory_mb, charge, express, used_seconds, jobs.type AS job_type,
+       lasted_seconds, taken.rank
+FROM taken LEFT JOIN jobs ON jobs.id = taken.job_id ORDER BY seq
 """)
 
 _EDGES = """
@@ -124,7 +127,8 @@ _CONDITIONS = {f"when_{condition}": str(condition) for condition in Condition}
 
 def take(session: Session, *, limit: int) -> list[FeedRow]:
     """Take the oldest rows out of the feed."""
-    return [FeedRow(**row) for row in fetch(session, _TAKE, limit=limit)]
+    rows = fetch(session, _TAKE, limit=limit)
+    return [FeedRow(**{**row, "kind": FeedKind(row["kind"])}) for row in rows]
 
 
 def resolve(session: Session, rows: Sequence[FeedRow]) -> list[Move]:
@@ -133,8 +137,8 @@ def resolve(session: Session, rows: Sequence[FeedRow]) -> list[Move]:
     A cancelled child writes to the feed in turn, so a chain is settled in as many turns as it is
     long, each of them over all its branches.
     """
-    ended = [row.job_id for row in rows if row.kind == "ended"]
-    linked = [row.job_id for row in rows if row.kind == "linked"]
+    ended = [row.job_id for row in rows if row.kind is FeedKind.ENDED]
+    linked = [row.job_id for row in rows if row.kind is FeedKind.LINKED]
     if not (ended or linked):
         return []
     parameters = {

@@ -104,19 +104,23 @@ UPDATE workers SET state = 'stopped', processes = 0, heartbeat_at = now()
 WHERE name = :name AND incarnation = :incarnation
 """)
 
-_CAPACITY = text("""
+_OFFER = """
+SELECT COALESCE(sum(cpu_units), 0) AS cpu_units,
+       CAST(COALESCE(sum(memory_mb), 0) AS bigint) AS memory_mb,
+       CAST(COALESCE(sum(processes_max), 0) AS bigint) AS slots
+FROM workers
+WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
+"""
+
+_OFFERED = text(_OFFER)
+
+_CAPACITY = text(f"""
 WITH policy AS (
     SELECT cap_cpu_units, cap_memory_mb FROM policy_versions ORDER BY version DESC LIMIT 1
 ),
-offered AS (
-    SELECT COALESCE(sum(cpu_units), 0) AS cpu_units, COALESCE(sum(memory_mb), 0) AS memory_mb,
-           COALESCE(sum(processes_max), 0) AS slots
-    FROM workers
-    WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
-)
+offered AS ({_OFFER})
 SELECT LEAST(offered.cpu_units, policy.cap_cpu_units) AS cpu_units,
-       CAST(LEAST(offered.memory_mb, policy.cap_memory_mb) AS bigint) AS memory_mb,
-       CAST(offered.slots AS bigint) AS slots
+       LEAST(offered.memory_mb, policy.cap_memory_mb) AS memory_mb, offered.slots
 FROM offered CROSS JOIN policy
 """)
 
@@ -171,6 +175,11 @@ def live_workers(session: Session) -> list[Worker]:
             .order_by(Worker.name)
         )
     )
+
+
+def offered(session: Session) -> Capacity:
+    """Return what the live workers offer together, whatever the policy says."""
+    return Capacity(**fetch(session, _OFFERED, silence=SILENCE)[0])
 
 
 def capacity(session: Session) -> Capacity:

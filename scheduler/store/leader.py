@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from scheduler.errors import LeadershipLost
-from scheduler.store.moves import run
+from scheduler.store.moves import fetch, run
 
 SILENCE = timedelta(seconds=10)
 """A leader that has not renewed for this long leads nothing; a standby takes over sooner."""
@@ -22,6 +22,7 @@ class Memory:
 
     clock: Mapping[str, Any]
     reservation: Mapping[str, Any] | None
+    starts: Mapping[str, Any] = field(default_factory=dict)
 
 
 _TAKE_OVER = text("""
@@ -34,7 +35,7 @@ RETURNING epoch
 _FENCE = text("""
 UPDATE scheduler_lease SET renewed_at = clock_timestamp()
 WHERE id = 1 AND epoch = :epoch
-RETURNING clock, reservation
+RETURNING clock, reservation, starts
 """)
 
 _LEADING = text("""
@@ -42,9 +43,12 @@ SELECT holder FROM scheduler_lease
 WHERE id = 1 AND renewed_at > clock_timestamp() - CAST(:silence AS interval)
 """)
 
+_REMEMBERED = text("SELECT clock, reservation, starts FROM scheduler_lease WHERE id = 1")
+
 _REMEMBER = text("""
 UPDATE scheduler_lease
-SET clock = CAST(:clock AS jsonb), reservation = CAST(:reservation AS jsonb)
+SET clock = CAST(:clock AS jsonb), reservation = CAST(:reservation AS jsonb),
+    starts = CAST(:starts AS jsonb)
 WHERE id = 1 AND epoch = :epoch
 """)
 
@@ -63,13 +67,18 @@ def fence(session: Session, *, epoch: int) -> Memory:
     row = run(session, _FENCE, epoch=epoch).first()
     if row is None:
         raise LeadershipLost(f"epoch {epoch} is over")
-    return Memory(row.clock, row.reservation)
+    return Memory(row.clock, row.reservation, row.starts)
 
 
 def leading(session: Session, *, silence: timedelta) -> str | None:
     """Return who leads, or None if nobody has renewed for as long as *silence*."""
     holder: str | None = run(session, _LEADING, silence=silence).scalar_one_or_none()
     return holder
+
+
+def remembered(session: Session) -> Memory:
+    """Return what the policy remembers, for whoever only looks."""
+    return Memory(**fetch(session, _REMEMBERED)[0])
 
 
 def remember(session: Session, memory: Memory, *, epoch: int) -> None:
@@ -79,5 +88,6 @@ def remember(session: Session, memory: Memory, *, epoch: int) -> None:
         _REMEMBER,
         clock=json.dumps(memory.clock),
         reservation=json.dumps(memory.reservation) if memory.reservation else None,
+        starts=json.dumps(memory.starts),
         epoch=epoch,
     )

@@ -28,8 +28,9 @@ from scheduler.errors import (
 from scheduler.graph import find_cycle
 from scheduler.models import JobType
 from scheduler.policy.meters import rank
-from scheduler.states import UNFINISHED, Condition, Executor, JobClass
+from scheduler.states import Condition, Executor, JobClass
 from scheduler.store import fleet
+from scheduler.store.backlog import Limit, backlog_limits
 from scheduler.store.lines import JOIN_LINE
 from scheduler.store.moves import Move, make, run, verb
 
@@ -138,27 +139,6 @@ SELECT * FROM unnest(CAST(:children AS bigint[]), CAST(:parents AS bigint[]),
 _EXISTING = text("""
 SELECT id, job_id, idempotency_key, content_hash FROM jobs
 WHERE owner_id = :owner AND (job_id = ANY(:names) OR idempotency_key = ANY(:keys))
-""")
-
-# Counted no further than it matters.
-_BACKLOGS = text("""
-SELECT 'your' AS whose, cap_backlog AS cap, (
-    SELECT count(*) FROM (
-        SELECT FROM jobs WHERE owner_id = users.id AND status = ANY(:unfinished)
-        LIMIT users.cap_backlog + 1
-    ) AS unfinished
-) AS waiting
-FROM users WHERE id = :owner AND cap_backlog IS NOT NULL
-UNION ALL
-SELECT 'your group''s', groups.cap_backlog, (
-    SELECT count(*) FROM (
-        SELECT FROM users AS members JOIN jobs ON jobs.owner_id = members.id
-        WHERE members.group_id = groups.id AND jobs.status = ANY(:unfinished)
-        LIMIT groups.cap_backlog + 1
-    ) AS unfinished
-)
-FROM users JOIN groups ON groups.id = users.group_id
-WHERE users.id = :owner AND groups.cap_backlog IS NOT NULL
 """)
 
 
@@ -289,20 +269,17 @@ class _Intake:
         return found
 
     def _check_backlog(self) -> None:
-        backlogs = run(
-            self._session, _BACKLOGS, owner=self._owner_id, unfinished=sorted(UNFINISHED)
-        )
-        for row in backlogs:
-            if row.waiting + len(self._submissions) > row.cap:
-                self._refuse_beyond(row.cap, row.waiting, row.whose)
+        for limit in backlog_limits(self._session, self._owner_id):
+            if limit.waiting + len(self._submissions) > limit.cap:
+                self._refuse_beyond(limit)
 
-    def _refuse_beyond(self, cap: int, waiting: int, whose: str) -> None:
-        """Refuse what passes the cap, not counting jobs that are there already."""
+    def _refuse_beyond(self, limit: Limit) -> None:
+        """Refuse what passes the limit, not counting jobs that are there already."""
         known = {row.id for row in self._existing(names=set(self._names), keys=self._keys())}
         new = len(self._submissions) - len(known)
-        if new and waiting + new > cap:
+        if new and limit.waiting + new > limit.cap:
             raise BacklogFull(
-                f"{waiting} unfinished jobs and {new} more pass {whose} backlog limit of {cap};"
+                f"{limit.waiting} unfinished jobs and {new} more pass {limit.name};"
                 " submit again when some have finished"
             )
 

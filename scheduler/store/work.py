@@ -145,9 +145,14 @@ freed AS (
     DELETE FROM active USING target WHERE active.job_id = target.id RETURNING active.*
 ),
 fed AS (
-    INSERT INTO feed (kind, job_id, owner_id, cpu_units, memory_mb, charge, express, used_seconds)
+    INSERT INTO feed (kind, job_id, owner_id, cpu_units, memory_mb, charge, express, used_seconds,
+                      lasted_seconds)
     SELECT :feed, job_id, owner_id, cpu_units, memory_mb, charge, express,
-           COALESCE(EXTRACT(epoch FROM now() - claimed_at), 0)
+           COALESCE(EXTRACT(epoch FROM now() - claimed_at), 0),
+           CASE WHEN CAST(:outcome AS text) IN (:outcome_completed, :outcome_failed)
+               THEN NULLIF(LEAST(EXTRACT(epoch FROM now() - claimed_at), timeout_seconds),
+                           timeout_seconds)
+           END
     FROM freed
 ),
 """
@@ -369,7 +374,7 @@ def _claim(row: Mapping[str, Any]) -> Claim:
 def succeed(session: Session, reports: Sequence[Success]) -> list[Move]:
     """Record attempts that ended well."""
     body = json.dumps([asdict(report) for report in reports], allow_nan=False)
-    return make(session, _SUCCEED, reports=body, feed="ended")
+    return make(session, _SUCCEED, reports=body, feed="ended", outcome=Outcome.COMPLETED)
 
 
 def fail(session: Session, failure: Failure) -> list[Move]:
@@ -405,6 +410,7 @@ def give_back(session: Session, wanted: Sequence[tuple[int, int]]) -> list[Move]
         jobs=[job for job, _ in wanted],
         attempts=[attempt for _, attempt in wanted],
         feed="released",
+        outcome=Outcome.INTERRUPTED,
     )
 
 

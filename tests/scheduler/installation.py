@@ -18,8 +18,9 @@ from scheduler.states import JobStatus
 from scheduler.store import work
 from scheduler.store.admission import Parcel
 from scheduler.store.submission import Submission, submit
-from tests.factories import PID, WORKER
+from tests.factories import PID, WORKER, make_type, make_worker
 from tests.racing import committed
+from tests.services import eventually
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Installation:
 
     def tick(self, after: timedelta = timedelta(0)) -> Turn:
         """Take a turn as the leader, *after* so long from now."""
-        assert self.lease.hold()
+        eventually(self.lease.hold)  # a predecessor's lock goes a moment after its connection
         return self.scheduler.tick(self.now() + after)
 
     def ticks(self) -> Turn:
@@ -118,6 +119,13 @@ class Installation:
         )
         cpu_units, memory_mb, slots = self.do(lambda session: session.execute(held).one())
         return float(cpu_units), int(memory_mb), slots
+
+
+def furnish(session: Session) -> None:
+    """Make a type, and a worker that stays alive."""
+    make_type(session)
+    make_worker(session)
+    session.execute(text("UPDATE workers SET heartbeat_at = now() + interval '1 hour'"))
 
 
 @contextmanager

@@ -18,10 +18,14 @@ from scheduler.events import (
     WAKE_KEY,
     Announcer,
     Standing,
+    read_curve,
     read_standing,
     to_rfc3339,
+    write_curve,
     write_standings,
 )
+from scheduler.policy.curve import Queued, make_curve
+from scheduler.snapshot import Clock
 from scheduler.states import JobStatus
 from scheduler.store.moves import Move
 from scheduler.store.work import LogLine
@@ -178,6 +182,24 @@ def test_standings_are_not_quoted_for_ever(redis_client: Redis) -> None:
     assert [0 < redis_client.ttl(key) <= 10 for key in redis_client.keys("fairq:standing:*")] == [
         True
     ]
+
+
+def test_a_curve_is_read_as_it_was_written(redis_client: Redis) -> None:
+    lines = [Queued(float(n), 1.0, 10 * n, 0.5) for n in range(1, 50)]
+    curve = make_curve(lines, clock=Clock(3.0, 0.5), starts=2.0)
+
+    assert read_curve(redis_client) is None
+    write_curve(redis_client, curve)
+
+    read = read_curve(redis_client)
+    assert read is not None
+    assert [read.at(key) for key in range(100)] == [curve.at(key) for key in range(100)]
+    assert (read.starts, read.bounds) == (curve.starts, curve.bounds)
+    assert 0 < redis_client.ttl("fairq:curve") <= 30
+
+
+def test_without_a_broker_there_is_no_curve(away: Redis) -> None:
+    assert read_curve(away) is None
 
 
 def test_instants_are_written_as_answers_carry_them() -> None:

@@ -157,6 +157,7 @@ def test_the_policy_caps_what_workers_offer(
     session.execute(update(PolicyVersion).values(cap_cpu_units=cpu_cap, cap_memory_mb=memory_cap))
 
     assert fleet.capacity(session) == expected
+    assert fleet.offered(session) == Capacity(Decimal("4.5"), 1000, 8)
     assert fleet.largest_job(session) == LargestJob(expected.cpu_units, expected.memory_mb)
 
 

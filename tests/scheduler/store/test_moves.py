@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from scheduler.models import Active, Job, JobEvent, Ready
-from scheduler.states import ACTIVE, MOVES, JobStatus
+from scheduler.states import ACTIVE, MOVES, FeedKind, JobStatus
 from scheduler.store import work
 from scheduler.store.admission import Admitted, admit
 from scheduler.store.cancellation import cancel
@@ -65,7 +65,7 @@ def _release(session: Session, _: Job) -> list[Move]:
 
 def _resolve(session: Session, job: Job) -> list[Move]:
     parent = session.get_one(Job, session.scalar(_PARENT_OF, {"child": job.id}) or job.id)
-    return resolve(session, [FeedRow("ended", parent.id, parent.owner_id, *[None] * 6)])
+    return resolve(session, [FeedRow(FeedKind.ENDED, parent.id, parent.owner_id, *[None] * 6)])
 
 
 _PARENT_OF = text("SELECT parent_id FROM dependencies WHERE child_id = :child")

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Select, event, select, text
 from sqlalchemy.orm import Session
 
 from scheduler.models import Job, JobEvent, JobLog, User
-from scheduler.states import Condition, JobStatus
+from scheduler.states import Condition, FeedKind, JobStatus
 from scheduler.store import admission, dependencies, picture, recovery, timers, work
 from scheduler.store.cancellation import cancel
 from scheduler.store.leader import Memory
@@ -26,6 +26,7 @@ from tests.factories import (
     NOON,
     make_group,
     make_job,
+    make_policy,
     make_submission,
     make_type,
     make_user,
@@ -80,7 +81,7 @@ _BESIDE = """
 DELETE FROM ready; DELETE FROM active; DELETE FROM timers; DELETE FROM attempts;
 
 INSERT INTO ready
-SELECT owner_id, rank, id, type, job_class, cpu_units, memory_mb, 1, now()
+SELECT owner_id, rank, id, type, job_class, tags, cpu_units, memory_mb, 1, 60, now()
 FROM jobs WHERE status = 'ready';
 
 INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
@@ -127,6 +128,7 @@ def _fill(session: Session) -> Filled:
     session.execute(text("SET LOCAL random_page_cost = 1.1"))
     make_type(session)
     make_worker(session)
+    make_policy(session, rules=[{"name": "x", "match": {}, "effect": {"caps": {"backlog": 10**6}}}])
     group = make_group(session, cap_backlog=100_000)
     owner = make_user(session, cap_backlog=100_000, group_id=group.id)
     others = list(session.execute(text(_USERS), {"others": OTHERS}).scalars())
@@ -158,8 +160,8 @@ def _submit(filled: Filled) -> object:
 
 def _resolve(filled: Filled) -> object:
     ended, linked = filled.jobs[S.COMPLETED][:20], filled.jobs[S.BLOCKED][30:35]
-    rows = [dependencies.FeedRow("ended", job, filled.owner, *[None] * 6) for job in ended]
-    rows += [dependencies.FeedRow("linked", job, filled.owner, *[None] * 6) for job in linked]
+    told = [(FeedKind.ENDED, job) for job in ended] + [(FeedKind.LINKED, job) for job in linked]
+    rows = [dependencies.FeedRow(kind, job, filled.owner, *[None] * 6) for kind, job in told]
     return dependencies.resolve(filled.session, rows)
 
 

@@ -1,7 +1,7 @@
 """Taking jobs in: all of a submission or none of it, each told why if not."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -32,6 +32,7 @@ from scheduler.models import (
     Timer,
     User,
 )
+from scheduler.policy.hours import DAYS
 from scheduler.policy.meters import rank
 from scheduler.policy.parameters import EXPECTED_DEFAULT
 from scheduler.states import FINISHED, UNFINISHED, Condition, Executor, JobClass, JobStatus
@@ -41,6 +42,7 @@ from tests.factories import (
     NOON,
     make_group,
     make_job,
+    make_policy,
     make_submission,
     make_type,
     make_user,
@@ -156,14 +158,14 @@ def test_a_submission_is_the_first_event_of_a_job(session: Session, owner: User)
 
 
 def test_a_ready_job_stands_in_its_owners_line(session: Session, owner: User) -> None:
-    wanted = make_submission(job_class=JobClass.CRITICAL, cpu_units=Decimal(3))
+    wanted = make_submission(job_class=JobClass.CRITICAL, cpu_units=Decimal(3), tags=("a", "b"))
 
     job = _submit_one(session, owner, wanted)
 
     row = session.scalars(select(Ready)).one()
     assert job.rank == rank(job.created_at, JobClass.CRITICAL, 0)
     assert (row.job_id, row.rank, row.ready_at) == (job.id, job.rank, job.ready_at)
-    assert (row.job_class, row.cpu_units) == (JobClass.CRITICAL, 3)
+    assert (row.job_class, row.cpu_units, row.tags) == (JobClass.CRITICAL, 3, ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,8 @@ def test_what_a_job_is_expected_to_take_is_its_estimate_within_its_timeout(
 
     _submit_one(session, owner, wanted)
 
-    assert session.scalars(select(Ready.expected_seconds)).one() == expected
+    in_line = session.execute(select(Ready.expected_seconds, Ready.timeout_seconds)).one()
+    assert in_line == (expected, timeout)
 
 
 def test_a_batch_keeps_its_order_whatever_its_names(session: Session, owner: User) -> None:
@@ -576,6 +579,49 @@ def test_of_a_users_and_a_groups_backlog_the_tighter_one_holds(session: Session)
 
     with pytest.raises(BacklogFull, match="limit of 1"):
         _submit(session, owner, make_submission(), make_submission())
+
+
+def _rule(name: str, backlog: int, **match: Any) -> dict[str, Any]:
+    return {"name": name, "match": match, "effect": {"caps": {"backlog": backlog}}}
+
+
+@pytest.mark.parametrize(
+    ("own", "rules", "limit"),
+    [
+        (None, [_rule("students", 1, user="ann")], "limit of 1 by the rule 'students'"),
+        (1, [_rule("students", 2)], "your backlog limit of 1"),
+        (9, [_rule("x", 3, group="physics"), _rule("y", 2)], "limit of 2 by the rule 'y'"),
+    ],
+)
+def test_a_rule_limits_the_backlog_where_it_is_the_tighter_one(
+    session: Session, own: int | None, rules: list[dict[str, Any]], limit: str
+) -> None:
+    make_type(session)
+    make_policy(session, rules=rules)
+    owner = make_user(session, "Ann", group_id=make_group(session).id, cap_backlog=own)
+
+    with pytest.raises(BacklogFull, match=limit):
+        _submit(session, owner, *(make_submission() for _ in range(3)))
+
+
+def test_a_rule_limits_nobody_whom_it_does_not_match(session: Session) -> None:
+    make_type(session)
+    make_policy(session, rules=[_rule("bob's", 0, user="bob"), _rule("law", 0, group="law")])
+
+    _submit_one(session, make_user(session, "ann"), make_submission())
+
+
+def test_a_rule_of_hours_limits_the_backlog_during_them(session: Session) -> None:
+    make_type(session)
+    today = session.scalars(select(func.now())).one().astimezone(UTC).weekday()
+    make_policy(session, rules=[_rule("today", 0, hours={"days": [DAYS[today]]})])
+    owner = make_user(session)
+
+    with pytest.raises(BacklogFull, match="'today'"), session.begin_nested():
+        _submit_one(session, owner, make_submission())
+
+    make_policy(session, rules=[_rule("tomorrow", 0, hours={"days": [DAYS[today - 6]]})])
+    _submit_one(session, owner, make_submission())
 
 
 # Dependencies

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from scheduler import retry
 from scheduler.models import Active, Attempt, Feed, Job, JobLog, Outbox, Timer
-from scheduler.states import CancelReason, JobStatus, Outcome
+from scheduler.states import CancelReason, FeedKind, JobStatus, Outcome
 from scheduler.store import recovery, work
 from scheduler.store.cancellation import cancel
 from scheduler.store.moves import Move
@@ -35,7 +35,8 @@ def _attempt(session: Session, job: Job, number: int = 1) -> Attempt:
 
 
 def _fed(session: Session) -> list[tuple[str, int]]:
-    return [(row.kind, row.job_id) for row in session.scalars(select(Feed).order_by(Feed.seq))]
+    rows = session.scalars(select(Feed).order_by(Feed.seq))
+    return sorted((row.kind, row.job_id) for row in rows)
 
 
 # Claims
@@ -261,7 +262,7 @@ def test_a_failure_with_attempts_left_waits_for_its_backoff(session: Session) ->
         "line 1",
     )
     assert (job.error_type, job.error_message) == ("ValueError", "no")
-    assert _fed(session) == [("released", job.id)]
+    assert _fed(session) == [(FeedKind.RELEASED, job.id)]
 
 
 def _retry_delay(session: Session, job: Job) -> float:
@@ -415,7 +416,7 @@ def test_what_is_given_back_is_ready_at_its_old_place_and_not_counted(session: S
     assert (move.verb, job.status, job.rank) == ("requeue", S.READY, place)
     assert (job.attempts_forgiven, job.worker, job.progress_fraction) == (1, None, None)
     assert _attempt(session, job).outcome == Outcome.INTERRUPTED
-    assert _fed(session) == [("released", job.id)]
+    assert _fed(session) == [(FeedKind.LINED, job.id), (FeedKind.RELEASED, job.id)]
 
 
 def test_a_queued_job_given_back_is_not_sent_any_more(session: Session) -> None:
@@ -739,3 +740,53 @@ def test_renewing_waits_for_nobody_and_tells_all_that_is_held(
 
     assert held == [reported.id, running.id]
     assert _status(committed_engine, reported) == S.COMPLETED
+
+
+# What the leader learns durations from
+
+
+def _lasted(session: Session) -> list[float | None]:
+    ended = select(Feed.lasted_seconds).where(Feed.kind != FeedKind.LINED)
+    return list(session.scalars(ended.order_by(Feed.seq)))
+
+
+def _began(session: Session, job: Job, *, ago: float) -> None:
+    session.execute(
+        text("UPDATE active SET claimed_at = now() - :ago WHERE job_id = :job"),
+        {"ago": timedelta(seconds=ago), "job": job.id},
+    )
+
+
+def test_an_attempt_that_ended_by_itself_tells_how_long_it_lasted(session: Session) -> None:
+    well, badly = (make_job(session, make_user(session), S.RUNNING) for _ in range(2))
+    _began(session, well, ago=5)
+    _began(session, badly, ago=7)
+
+    work.succeed(session, [Success(well.id, 1, None)])
+    work.fail(session, Failure(badly.id, 1, "ValueError", "no"))
+
+    assert _lasted(session) == [5, 7]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda session, job: work.fail(session, recovery.lost(job.id, 1, "it went silent")),
+        lambda session, job: work.stop(session, job.id, 1),
+        lambda session, job: work.give_back(session, [(job.id, 1)]),
+        lambda session, job: (
+            _began(session, job, ago=61),
+            work.fail(session, Failure(job.id, 1, "TimeoutError", "stopped after 60 s")),
+        ),
+    ],
+    ids=["lost", "cancelled", "given back", "timed out"],
+)
+def test_an_attempt_that_was_ended_tells_nothing(
+    session: Session, end: Callable[[Session, Job], object]
+) -> None:
+    job = make_job(session, make_user(session), S.RUNNING, timeout_seconds=60.0)
+    _began(session, job, ago=5)
+
+    end(session, job)
+
+    assert _lasted(session) == [None]
