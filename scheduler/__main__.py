@@ -1,4 +1,8 @@
-"""``python -m scheduler run``: one scheduler, leading or standing by. ``check``: does one lead."""
+"""``python -m scheduler run``: one scheduler, leading or standing by.
+
+``check`` tells whether one leads, ``explain`` why a job waits, and ``simulate`` what the
+policy makes of a load.
+"""
 
 import argparse
 import logging
@@ -6,7 +10,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 
 from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,23 +28,44 @@ from scheduler.service import Scheduler
 from scheduler.settings import Settings
 from scheduler.store import leader
 
+_TOOLS = {"explain": "scheduler.explain", "simulate": "scheduler.simulate.command"}
+"""Commands for people, and where they are. A scheduler that starts does not wait for them."""
+
 FROZEN_TURN = timedelta(seconds=3)
 """A leader that is frozen inside a turn must not keep its successor waiting at the fence."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m scheduler", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="decide who goes next until stopped")
     commands.add_parser("check", help="tell whether a scheduler leads; exit code 1 if none does")
-    command = parser.parse_args(arguments).command
+    is_service = arguments[:1] in (["run"], ["check"])
+    tools = {} if is_service else {name: import_module(where) for name, where in _TOOLS.items()}
+    for tool in tools.values():
+        tool.add_to(commands)
+    given = parser.parse_args(arguments)
     try:
+        if given.command in tools:
+            exit_code: int = tools[given.command].run(given, print, _session)
+            return exit_code
         settings = Settings.from_env()
     except SettingsInvalid as invalid:
         print(*invalid.problems, sep="\n", file=sys.stderr)  # noqa: T201 - a command line speaks
         return 2
-    return _check(settings) if command == "check" else _run(settings)
+    return _check(settings) if given.command == "check" else _run(settings)
+
+
+@contextmanager
+def _session() -> Iterator[Session]:
+    engine = make_engine(Settings.from_env())
+    try:
+        with Session(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
 
 
 def _run(settings: Settings) -> int:
