@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import Group, User
 from scheduler.states import Role
+from scheduler.store.terms import note_terms
 from webapp.errors import FieldError, Problem
 from webapp.passwords import hash_password
 
@@ -63,9 +64,12 @@ def change_user(session: Session, user: User, changes: Mapping[str, Any]) -> Non
         user.session_version += 1
     if user.role == Role.ADMIN and _resigns(columns):
         _check_another_admin(session, user)
-    for column, value in columns.items():
-        setattr(user, column, value)
-    session.flush()
+    _change(session, user, columns)
+
+
+def change_group(session: Session, group: Group, columns: Mapping[str, Any]) -> None:
+    """Apply *columns*."""
+    _change(session, group, columns)
 
 
 def group_id(session: Session, name: str | None) -> int | None:
@@ -82,6 +86,13 @@ def group_id(session: Session, name: str | None) -> int | None:
 def caps_to_columns(caps: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of limits given by their short names."""
     return {f"cap_{name}": value for name, value in caps.items()}
+
+
+def _change(session: Session, row: User | Group, columns: Mapping[str, Any]) -> None:
+    for column, value in columns.items():
+        setattr(row, column, value)
+    session.flush()
+    note_terms(session)
 
 
 def _insert(session: Session, row: User | Group, taken: str) -> None:

@@ -4,6 +4,7 @@ What is counted over time comes from the newest events, a bounded number of them
 figures cost the same however long the history is.
 """
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,13 +14,16 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from scheduler.models import Active, Job, JobEvent, Ready
 from scheduler.states import FINISHED, JobClass, JobStatus
-from scheduler.store import fleet
+from scheduler.store import estimates, fleet
 from webapp import queries
 from webapp.access import Account, visible_jobs
 from webapp.answers import utc
 
 HOUR = timedelta(hours=1)
 RATE_WINDOW = timedelta(minutes=5)
+
+SCORED_OVER = timedelta(days=7)
+"""How far back estimates are counted that came true or did not."""
 
 EVENTS_LOOKED_AT = 20_000
 """Beyond this many moves in an hour the figures are of the newest."""
@@ -43,12 +47,24 @@ def stats(session: Session, account: Account, *, now: datetime) -> dict[str, Any
         "capacity": offer(fleet.capacity(session)),
         "reserved": _reserved(session, account),
         "workers": len(fleet.live_workers(session)),
+        "estimates": _estimates(session),
     }
 
 
 def offer(capacity: fleet.Capacity) -> dict[str, Any]:
     """Return what there is as JSON."""
     return _offer(capacity.cpu_units, capacity.memory_mb, capacity.slots)
+
+
+def _estimates(session: Session) -> dict[str, Any]:
+    by_method = estimates.tallies(session, span=SCORED_OVER)
+    total = sum(by_method.values(), estimates.Tally())
+    methods = {str(method): _tally(tally) for method, tally in by_method.items()}
+    return _tally(total) | {"by_method": methods}
+
+
+def _tally(tally: estimates.Tally) -> dict[str, Any]:
+    return {"scored": tally.scored, **asdict(tally)}
 
 
 def _offer(cpu_units: Decimal, memory_mb: int, slots: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from scheduler import clock
 from scheduler.events import Standing, read_standing
 from scheduler.models import (
     Active,
@@ -52,6 +53,7 @@ from scheduler.states import (
 )
 from scheduler.store import fleet
 from webapp.errors import Problem
+from webapp.places import far_back
 
 SCAN_LIMIT = 20_000
 """Jobs that one page looks at for filters without an index."""
@@ -181,6 +183,12 @@ def _with_surroundings(
     standings: dict[int, Standing] = {}
     for owner_id in sorted(waiting):
         standings |= read_standing(redis, owner_id)
+    far = [
+        job
+        for job, _, has_worker in rows
+        if has_worker and job.status == JobStatus.READY and job.id not in standings
+    ]
+    standings |= far_back(session, redis, far, now=clock.now())
     return [
         JobView(
             job,
@@ -334,6 +342,12 @@ def groups(session: Session) -> Sequence[tuple[Group, list[str]]]:
             members.setdefault(user.group_id, []).append(user.username)
     found = session.scalars(select(Group).order_by(Group.name))
     return [(group, members.get(group.id, [])) for group in found]
+
+
+def members(session: Session, group: Group) -> list[str]:
+    """Return the names of a group's members."""
+    names = select(User.username).where(User.group_id == group.id)
+    return list(session.scalars(names.order_by(func.lower(User.username))))
 
 
 def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobStatus, int]:

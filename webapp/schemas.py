@@ -3,10 +3,12 @@
 Requests are strict: no unknown fields, no text where a number belongs.
 """
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -15,9 +17,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
+from scheduler.policy.hours import END_OF_DAY, MIDNIGHT, Day
 from scheduler.states import (
     DEFAULT_LEVEL,
     GROUPS,
@@ -35,6 +41,7 @@ from scheduler.states import (
 
 BATCH_LIMIT = 10_000
 PAGE_DEFAULT, PAGE_LIMIT = 50, 500
+NAME_LIMIT = 200
 
 _YEAR_SECONDS = 365 * 86_400.0
 _LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
@@ -42,6 +49,9 @@ _MEMORY_LIMIT_MB = 1_000_000_000
 _CPU_LIMIT = 1_000_000
 _TAGS_LIMIT = 50
 _DEPENDENCIES_LIMIT = 10_000
+_RULES_LIMIT = 200
+_NAMES_LIMIT = 1_000
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
 
 USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
@@ -106,7 +116,7 @@ def _decimal(number: float) -> Decimal:
 
 Level = Annotated[int, Field(ge=HIGHEST_LEVEL, le=LOWEST_LEVEL)]
 JobId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_LIMIT), AfterValidator(_printable)]
 Tag = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 Username = Annotated[str, Field(pattern=f"^{USERNAME_PATTERN}$")]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_LIMIT)]
@@ -525,6 +535,7 @@ class UserAnswer(Answer):
     weight: float
     caps: Caps
     active: bool
+    paused: bool = Field(description="No more of its jobs are admitted until it is resumed.")
     created_at: AwareDatetime
 
 
@@ -612,14 +623,155 @@ class ClassRule(Request):
     paused: bool = False
 
 
-class PolicyRequest(Request):
+def _several(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+def _as_given(names: list[str]) -> str | list[str]:
+    return names[0] if len(names) == 1 else names
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as unknown:
+        message = "must be the name of a time zone, such as Europe/Berlin"
+        raise ValueError(message) from unknown
+    return name
+
+
+def _time_of_day(clock: str) -> str:
+    if _TIME_OF_DAY.fullmatch(clock) is None:
+        raise ValueError("must be a time of day, such as 08:00, up to 24:00")
+    return clock
+
+
+_SomeNames = Field(min_length=1, max_length=_NAMES_LIMIT)
+_AsGiven = PlainSerializer(_as_given)
+
+Names = Annotated[
+    list[Name],
+    _SomeNames,
+    BeforeValidator(_several, json_schema_input_type=Name | list[Name]),
+    _AsGiven,
+]
+Tags = Annotated[
+    list[Tag],
+    _SomeNames,
+    BeforeValidator(_several, json_schema_input_type=Tag | list[Tag]),
+    _AsGiven,
+]
+TimeOfDay = Annotated[str, AfterValidator(_time_of_day), Field(examples=["08:00"])]
+TimeZone = Annotated[
+    str, Field(max_length=100, examples=["Europe/Berlin"]), AfterValidator(_time_zone)
+]
+
+
+class RuleHours(Request):
+    """Hours of the week by the clock on the wall; where they end before they begin, overnight."""
+
+    days: Annotated[list[Day], Field(min_length=1)] = list(Day)
+    start: Annotated[TimeOfDay, Field(alias="from")] = MIDNIGHT
+    to: TimeOfDay = END_OF_DAY
+    timezone: TimeZone = "UTC"
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Self:
+        if self.start in {self.to, END_OF_DAY}:
+            raise ValueError("from must be before 24:00 and not the same as to")
+        return self
+
+
+class RuleMatch(Request):
+    """Whom a rule is about, and when: all parts that are given must apply, any name of each."""
+
+    user: Names | None = None
+    group: Names | None = None
+    type: Names | None = None
+    tag: Tags | None = None
+    hours: RuleHours | None = None
+
+
+class RuleWeight(Request):
+    """How a rule changes a weight: by a factor, or to a number."""
+
+    times: Weight | None = None
+    set: Weight | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.times is None) == (self.set is None):
+            raise ValueError("give either times or set")
+        return self
+
+
+class RuleEffect(Request):
+    """What a rule changes."""
+
+    weight: RuleWeight | None = None
+    caps: CapsRequest | None = None
+    highest_class: JobClass | None = Field(
+        default=None, description="Jobs of a more urgent class count as this one."
+    )
+    lowest_class: JobClass | None = Field(
+        default=None, description="Jobs of a less urgent class count as this one."
+    )
+    allowance_times: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="Factor of the express allowance."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if all(given == {} for given in self.model_dump(exclude_none=True).values()):
+            raise ValueError(f"must change something: {', '.join(type(self).model_fields)}")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_in_order(self) -> Self:
+        classes, highest, lowest = list(JobClass), self.highest_class, self.lowest_class
+        if highest and lowest and classes.index(highest) > classes.index(lowest):
+            raise ValueError(f"highest_class {highest} is below lowest_class {lowest}; swap them")
+        return self
+
+
+class PolicyRule(Request):
+    """A rule: what changes for whom. Rules apply in their order, each to what others made."""
+
+    name: Name
+    match: RuleMatch
+    effect: RuleEffect
+
+    @field_validator("effect")
+    @classmethod
+    def _caps_of_accounts_only(cls, effect: RuleEffect, info: ValidationInfo) -> RuleEffect:
+        match = info.data.get("match")
+        if effect.caps is not None and match is not None and (match.type or match.tag):
+            raise ValueError(
+                "caps hold for whole accounts, so they cannot go with a match by type or tag;"
+                " limit a type under types, with max_running and max_per_minute"
+            )
+        return effect
+
+
+class PolicyParts(Request):
+    """What a policy says."""
+
+    capacity: CapacityRequest = CapacityRequest()
+    rules: Annotated[list[PolicyRule], Field(max_length=_RULES_LIMIT)] = Field(default_factory=list)
+    types: dict[Name, TypeRule] = Field(default_factory=dict)
+    classes: dict[JobClass, ClassRule] = Field(default_factory=dict)
+
+
+class PolicyRequest(PolicyParts):
     """A new policy; *version* is the one it was made from."""
 
     version: int
-    capacity: CapacityRequest = CapacityRequest()
-    rules: list[dict[str, Any]] = Field(default_factory=list)
-    types: dict[Name, TypeRule] = Field(default_factory=dict)
-    classes: dict[JobClass, ClassRule] = Field(default_factory=dict)
+
+
+class PolicyDraft(PolicyParts):
+    """A policy to try out; what is left out is as it is now."""
+
+    model_config = ConfigDict(json_schema_extra=_tell_no_defaults)
 
 
 class CapacityCaps(Answer):
@@ -634,9 +786,60 @@ class PolicyAnswer(Answer):
 
     version: int
     capacity: CapacityCaps
-    rules: list[dict[str, Any]]
+    rules: list[PolicyRule]
     types: dict[str, Any]
     classes: dict[str, Any]
+
+
+class PolicyChange(Answer):
+    """One thing that a version changed; null stands for nothing."""
+
+    path: str = Field(json_schema_extra={"examples": ["capacity.cpu_units", "rules.students"]})
+    was: Any
+    becomes: Any
+
+
+class PolicyVersionAnswer(Answer):
+    """A version of the policy: who made it, when, and what it changed."""
+
+    version: int
+    author: str | None = Field(description="None for the policy of the beginning.")
+    created_at: AwareDatetime
+    changes: list[PolicyChange]
+
+
+class PolicyVersionList(Answer):
+    """One page of versions, newest first."""
+
+    versions: list[PolicyVersionAnswer]
+    next_cursor: str | None
+
+
+class PauseAnswer(Answer):
+    """Whether jobs of a class or a type are admitted, by the newest version of the policy."""
+
+    name: str
+    paused: bool
+    policy_version: int
+
+
+class PreviewedStart(Answer):
+    """A start that would follow."""
+
+    job_id: str
+    owner: str
+    type: str
+    job_class: JobClass = Field(alias="class", description="As which the job counts.")
+    starts_in_seconds: float
+    rules: list[str] = Field(description="Names of the rules that apply to the job.")
+
+
+class PolicyPreview(Answer):
+    """The next starts under the policy that applies, and under the changed one."""
+
+    at: AwareDatetime
+    as_is: list[PreviewedStart]
+    changed: list[PreviewedStart]
 
 
 class RunningJob(Answer):
@@ -708,6 +911,21 @@ class Spread(Answer):
     p99: float | None
 
 
+class Tally(Answer):
+    """How many jobs started within, before and after the range they were told first."""
+
+    scored: int
+    within: int
+    early: int
+    late: int
+
+
+class Estimates(Tally):
+    """How estimated starts came true over the last seven days, for everybody's jobs."""
+
+    by_method: dict[str, Tally]
+
+
 class Stats(Answer):
     """Figures of now and of the last hour."""
 
@@ -723,6 +941,7 @@ class Stats(Answer):
     capacity: Offer
     reserved: Offer
     workers: int
+    estimates: Estimates
 
 
 class Health(Answer):

@@ -12,9 +12,6 @@ from webapp.queries import JobView, Link
 
 _PARENTS_NAMED = 3
 
-_ESTIMATE_METHOD = "simulation"
-"""How the leader estimates starts: it runs the policy forward over the first jobs."""
-
 
 def job_to_json(view: JobView, *, now: datetime) -> dict[str, Any]:
     """Return a job as the contract answers it."""
@@ -171,7 +168,7 @@ def _estimate(standing: Standing) -> dict[str, Any] | None:
     return {
         "earliest": utc(standing.earliest),
         "latest": utc(standing.latest),
-        "method": _ESTIMATE_METHOD,
+        "method": standing.method,
     }
 
 

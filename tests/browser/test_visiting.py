@@ -205,6 +205,8 @@ def test_a_token_is_shown_once_and_works_until_it_is_deleted(visit: Visit) -> No
     secret = page.locator("#secret").inner_text()
     me = {"Authorization": f"Bearer {secret}"}
     assert ann.context.request.get(ann.url + "/me", headers=me).ok
+    assert page.evaluate("async () => (await import('/static/js/refresh.js')).now()")
+    assert page.locator("#secret").inner_text() == secret  # live news do not take it away
 
     ann.open("/account")
     assert secret not in page.content()

@@ -3,14 +3,17 @@
 from typing import Any
 
 import pytest
+from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from local.programs import ROOT
 from tests.conftest import make_settings
 from tests.factories import make_worker
 from tests.services import Services
 from tests.webapp.conftest import MakeApp
+from webapp.health import newest_migration
 from webapp.schemas import Health, Readiness
 
 
@@ -31,6 +34,10 @@ def ready(app: Flask) -> tuple[int, dict[str, Any]]:
     assert ("Retry-After" in answer.headers) == (answer.status_code == 503)
     checks: dict[str, Any] = answer.json["checks"]
     return answer.status_code, checks
+
+
+def test_the_newest_migration_is_the_one_alembic_would_go_to() -> None:
+    assert newest_migration() == ScriptDirectory(str(ROOT / "migrations")).get_current_head()
 
 
 def test_the_process_says_that_it_lives(app: Flask) -> None:

@@ -179,7 +179,7 @@ def test_the_list_tells_position_and_reason_from_the_leaders_books(
 ) -> None:
     known, unknown = add(store, ann, "known"), add(store, ann, "unknown")
     soon, later = NOON, NOON + timedelta(minutes=3)
-    standing = Standing(7, "resources", "It waits for 2 CPU units.", soon, later)
+    standing = Standing(7, "resources", "It waits for 2 CPU units.", soon, later, "simulation")
     write_standings(redis_client, {ann.user.id: {known.id: standing}})
 
     answer = ann.get("/jobs")

@@ -16,6 +16,8 @@ from tests.factories import NOON, make_dependency, make_job, make_worker
 from tests.webapp.conftest import MakePerson, Person
 from webapp.schemas import AttemptList, EventList, JobAnswer, LogList
 
+HOUR = timedelta(hours=1)
+
 
 @pytest.fixture
 def ann(person: MakePerson) -> Person:
@@ -135,6 +137,20 @@ def test_a_waiting_job_says_where_it_stands(
         "code": "turn",
         "message": "Two are before it.",
         "estimated_start": None,
+    }
+
+
+def test_an_estimate_tells_how_it_was_found(
+    store: Session, ann: Person, redis_client: Redis
+) -> None:
+    job = add(store, ann, "it")
+    standing = Standing(900, "turn", "Many are before it.", NOON, NOON + HOUR, "rate")
+    write_standings(redis_client, {ann.user.id: {job.id: standing}})
+
+    assert ann.get("/jobs/it").json["waiting"]["estimated_start"] == {
+        "earliest": "2026-01-15T12:00:00Z",
+        "latest": "2026-01-15T13:00:00Z",
+        "method": "rate",
     }
 
 

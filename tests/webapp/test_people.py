@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from redis import Redis
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from scheduler.models import User
-from scheduler.states import JobStatus, Role, Scope
+from scheduler.events import WAKE_KEY
+from scheduler.models import Feed, User
+from scheduler.states import FeedKind, JobStatus, Role, Scope
 from tests.factories import make_group, make_job
 from tests.webapp.conftest import MakePerson, Person
 from webapp.passwords import verify_password
@@ -166,3 +169,34 @@ def test_groups_share_a_weight_and_caps(boss: Person) -> None:
     assert (changed.json["weight"], changed.json["caps"]["memory_mb"]) == (5, 512)
     assert listed.json["groups"] == [changed.json]
     assert changed.json["members"] == ["zoe"]
+
+
+def test_an_operator_pauses_an_account_and_the_scheduler_is_woken(
+    boss: Person, person: MakePerson, store: Session, redis_client: Redis
+) -> None:
+    olga, zoe = person("olga", Role.OPERATOR), person("Zoe")
+
+    paused = olga.post("/users/zoe/pause")
+
+    UserAnswer.model_validate_json(paused.data)
+    assert (paused.json["username"], paused.json["paused"]) == ("Zoe", True)
+    assert zoe.get("/me").json["paused"] is True
+    assert store.scalars(select(Feed.kind)).all() == [FeedKind.TERMS]
+    assert redis_client.llen(WAKE_KEY) == 1
+    assert boss.patch("/users/zoe", {"weight": 2}).json["paused"] is True
+    assert olga.post("/users/zoe/resume").json["paused"] is False
+    assert olga.post("/users/nobody/pause").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/users/zoe", "/groups/physics"])
+def test_a_change_of_weights_or_caps_is_fed_to_the_scheduler_and_wakes_it(
+    boss: Person, store: Session, redis_client: Redis, path: str
+) -> None:
+    boss.post("/users", NEW)
+    boss.post("/groups", {"name": "physics"})
+    redis_client.delete(WAKE_KEY)
+
+    boss.patch(path, {"weight": 2})
+
+    assert store.scalars(select(Feed.kind)).all() == [FeedKind.TERMS]
+    assert redis_client.llen(WAKE_KEY) == 1

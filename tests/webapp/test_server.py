@@ -25,19 +25,21 @@ pytestmark = pytest.mark.system
 def stack(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A web server and nothing else."""
     with Stack(services, tmp_path_factory.mktemp("web")) as stack:
+        stack.start("web")
         yield stack
+        assert stack.stop("web") == 0
 
 
 @pytest.fixture
 def web(stack: Stack) -> Iterator[httpx.Client]:
-    """Scripts of the administrator; the server is started for the test and stopped after it."""
-    stack.start("web")
+    """Scripts of the administrator; a server that the test stopped is started again."""
     with httpx.Client(base_url=stack.url, timeout=30) as client:
         body = {"name": "tests", "scopes": ["read", "submit"]}
         token = client.post("/tokens", json=body, auth=ADMIN).json()["token"]
         client.headers["Authorization"] = f"Bearer {token}"
         yield client
-    assert not stack.is_running("web") or stack.stop("web") == 0
+    if not stack.is_running("web"):
+        stack.start_again("web")
 
 
 def test_any_job_id_comes_through_the_server(web: httpx.Client) -> None:

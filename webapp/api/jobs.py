@@ -1,6 +1,6 @@
 """Submitting, listing, reading and cancelling jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Response, url_for
@@ -167,10 +167,7 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
 )
 def read_logs(job_id: str, query: OwnerPage) -> Response:
     """Lines of all attempts, oldest first."""
-    job = access.find_job(access.require(), job_id, query.owner)
-    lines, cursor = queries.logs(db.session(), job, limit=query.limit, cursor=query.cursor)
-    logs = [serialise.log_to_json(line) for line in lines]
-    return answer({"logs": logs, "next_cursor": cursor})
+    return _page_of(job_id, query, "logs", queries.logs, serialise.log_to_json)
 
 
 @bp.route_of(
@@ -200,10 +197,20 @@ def read_attempts(job_id: str, query: OwnerQuery) -> Response:
 )
 def read_events(job_id: str, query: OwnerPage) -> Response:
     """Every move of the job, oldest first."""
+    return _page_of(job_id, query, "events", queries.events, serialise.event_to_json)
+
+
+def _page_of(
+    job_id: str,
+    query: OwnerPage,
+    name: str,
+    read: Callable[..., tuple[Sequence[Any], str | None]],
+    to_json: Callable[[Any], dict[str, Any]],
+) -> Response:
+    """Answer with the part of a job's history that *read* finds, under *name*."""
     job = access.find_job(access.require(), job_id, query.owner)
-    moves, cursor = queries.events(db.session(), job, limit=query.limit, cursor=query.cursor)
-    events = [serialise.event_to_json(move) for move in moves]
-    return answer({"events": events, "next_cursor": cursor})
+    rows, cursor = read(db.session(), job, limit=query.limit, cursor=query.cursor)
+    return answer({name: [to_json(row) for row in rows], "next_cursor": cursor})
 
 
 def _one(job: Job) -> dict[str, Any]:

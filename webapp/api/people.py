@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Response
 from pydantic import BaseModel
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from scheduler import clock
 from scheduler.models import Group, Job, User
@@ -25,6 +25,7 @@ from webapp.schemas import (
     UserPatch,
     UserRequest,
 )
+from webapp.services import services
 
 bp = Resource("api_people", __name__)
 
@@ -35,10 +36,9 @@ def read_me() -> Response:
     account = access.require()
     session = db.session()
     user = session.get_one(User, account.id)
-    group = None if user.group_id is None else session.get_one(Group, user.group_id).name
     unfinished = sum(queries.count_by_status(session, Job.owner_id == account.id).values())
     about = {"scopes": sorted(account.scopes), "unfinished_jobs": unfinished}
-    return answer(_user_to_json(user, group) | about)
+    return answer(_user_to_json(user, _group_of(user)) | about)
 
 
 @bp.route_of(
@@ -75,10 +75,7 @@ def make_user(body: UserRequest) -> Response:
     user = accounts.add_user(
         session, body.username, body.password, now=clock.now(), role=body.role, **columns
     )
-    session.refresh(user)
-    answered = _user_to_json(user, body.group)
-    session.commit()
-    return answer(answered, 201)
+    return _keep(user, 201)
 
 
 @bp.route_of(
@@ -94,18 +91,38 @@ def make_user(body: UserRequest) -> Response:
 def change_user(username: str, body: UserPatch) -> Response:
     """A new password ends every session of the account; an inactive one is refused everywhere."""
     session = db.session()
-    user = accounts.find_user(session, username)
-    if user is None:
-        raise not_found()
+    user = _user_named(username)
     columns = _columns(body)
     if "group" in body.model_fields_set:
         columns["group_id"] = accounts.group_id(session, body.group)
     accounts.change_user(session, user, columns)
-    session.refresh(user)
-    group = None if user.group_id is None else session.get_one(Group, user.group_id).name
-    answered = _user_to_json(user, group)
-    session.commit()
-    return answer(answered)
+    return _keep(user)
+
+
+@bp.route_of(
+    "POST",
+    "/users/<username>/pause",
+    summary="Pause an account",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: UserAnswer},
+)
+def pause_user(username: str) -> Response:
+    """No more of its jobs are admitted; those admitted go on, and more may be submitted."""
+    return _pause(username, paused=True)
+
+
+@bp.route_of(
+    "POST",
+    "/users/<username>/resume",
+    summary="Resume an account",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: UserAnswer},
+)
+def resume_user(username: str) -> Response:
+    """Its jobs are admitted again."""
+    return _pause(username, paused=False)
 
 
 @bp.route_of(
@@ -134,12 +151,7 @@ def list_groups() -> Response:
 )
 def make_group(body: GroupRequest) -> Response:
     """Members are put in by changing their accounts."""
-    session = db.session()
-    group = accounts.add_group(session, now=clock.now(), **_columns(body))
-    session.refresh(group)
-    answered = _group_to_json(group, [])
-    session.commit()
-    return answer(answered, 201)
+    return _keep(accounts.add_group(db.session(), now=clock.now(), **_columns(body)), 201)
 
 
 @bp.route_of(
@@ -153,20 +165,41 @@ def make_group(body: GroupRequest) -> Response:
 )
 def change_group(name: str, body: GroupPatch) -> Response:
     """Weight and caps that members share."""
-    session = db.session()
-    group = session.scalar(select(Group).where(Group.name == name))
+    group = db.session.scalar(select(Group).where(Group.name == name))
     if group is None:
         raise not_found()
-    for column, value in _columns(body).items():
-        setattr(group, column, value)
-    session.flush()
-    session.refresh(group)
-    members = session.scalars(
-        select(User.username).where(User.group_id == group.id).order_by(func.lower(User.username))
-    ).all()
-    answered = _group_to_json(group, list(members))
+    accounts.change_group(db.session(), group, _columns(body))
+    return _keep(group)
+
+
+def _pause(username: str, *, paused: bool) -> Response:
+    user = _user_named(username)
+    accounts.change_user(db.session(), user, {"paused": paused})
+    return _keep(user)
+
+
+def _user_named(username: str) -> User:
+    user = accounts.find_user(db.session(), username)
+    if user is None:
+        raise not_found()
+    return user
+
+
+def _keep(changed: User | Group, status: int = 200) -> Response:
+    """Commit, let the scheduler look, and answer with what is kept."""
+    session = db.session()
+    session.refresh(changed)
+    if isinstance(changed, User):
+        answered = _user_to_json(changed, _group_of(changed))
+    else:
+        answered = _group_to_json(changed, queries.members(session, changed))
     session.commit()
-    return answer(answered)
+    services().announcer.wake()
+    return answer(answered, status)
+
+
+def _group_of(user: User) -> str | None:
+    return None if user.group_id is None else db.session.get_one(Group, user.group_id).name
 
 
 def _columns(body: BaseModel) -> dict[str, Any]:
@@ -194,6 +227,7 @@ def _user_to_json(user: User, group: str | None) -> dict[str, Any]:
         "weight": user.weight,
         "caps": _caps_to_json(user),
         "active": user.active,
+        "paused": user.paused,
         "created_at": utc(user.created_at),
     }
 

@@ -1,18 +1,27 @@
-"""The policy, read and changed version by version."""
+"""The policy: read and changed version by version, tried out, and paused in part."""
 
-from decimal import Decimal
 from typing import Any
 
 from flask import Response
 
 from scheduler.models import PolicyVersion
-from scheduler.states import Role, Scope
-from scheduler.store.policy import PolicyContent, current_policy, put_policy
-from webapp import access
+from scheduler.states import JobClass, Role, Scope
+from scheduler.store.policy import current_policy, pause_class, pause_type, put_policy
+from webapp import access, policies
 from webapp.answers import answer
 from webapp.endpoints import Resource
+from webapp.errors import not_found
 from webapp.extensions import db
-from webapp.schemas import PolicyAnswer, PolicyRequest
+from webapp.schemas import (
+    NAME_LIMIT,
+    Page,
+    PauseAnswer,
+    PolicyAnswer,
+    PolicyDraft,
+    PolicyPreview,
+    PolicyRequest,
+    PolicyVersionList,
+)
 from webapp.services import services
 
 bp = Resource("api_policy", __name__)
@@ -28,7 +37,7 @@ bp = Resource("api_policy", __name__)
 )
 def read_policy() -> Response:
     """The version that applies."""
-    return answer(_policy_to_json(current_policy(db.session())))
+    return answer(policies.policy_to_json(current_policy(db.session())))
 
 
 @bp.route_of(
@@ -44,34 +53,128 @@ def read_policy() -> Response:
 def write_policy(body: PolicyRequest) -> Response:
     """Replaces the whole policy; refused unless it was made from the newest version."""
     session = db.session()
-    made = put_policy(session, body.version, _content(body), author_id=access.require().id)
-    answered = _policy_to_json(made)
-    session.commit()
+    policies.check_names(session, body.rules)
+    content = policies.content_from(body)
+    made = put_policy(session, body.version, content, author_id=access.require().id)
+    return _answer_and_wake(policies.policy_to_json(made))
+
+
+@bp.route_of(
+    "GET",
+    "/policy/versions",
+    summary="List the versions of the policy",
+    scope=Scope.ADMIN,
+    role=Role.ADMIN,
+    query=Page,
+    answers={200: PolicyVersionList},
+    refuses=("invalid_cursor",),
+)
+def list_policy_versions(query: Page) -> Response:
+    """Who changed what and when, newest first."""
+    versions, cursor = policies.policy_versions(
+        db.session(), limit=query.limit, cursor=query.cursor
+    )
+    return answer({"versions": versions, "next_cursor": cursor})
+
+
+@bp.route_of(
+    "POST",
+    "/policy/preview",
+    summary="Try a policy out",
+    scope=Scope.READ,
+    role=Role.OPERATOR,
+    body=PolicyDraft,
+    answers={200: PolicyPreview},
+)
+def preview_policy(body: PolicyDraft) -> Response:
+    """The next 50 starts as they are going to be, and as they would be; nothing is changed.
+
+    What is left out of the body is as it is now. Nobody new arrives in a preview, and jobs take as
+    long as expected.
+    """
+    policies.check_names(db.session(), body.rules)
+    db.session.rollback()  # its connection is not held while another one reads
+    return answer(policies.preview(db.engine, body))
+
+
+@bp.route_of(
+    "POST",
+    "/queues/<name>/pause",
+    summary="Pause a class",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: PauseAnswer},
+    refuses=("policy_conflict",),
+)
+def pause_queue(name: str) -> Response:
+    """No more of its jobs are admitted; those admitted go on."""
+    return _pause_class(name, paused=True)
+
+
+@bp.route_of(
+    "POST",
+    "/queues/<name>/resume",
+    summary="Resume a class",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: PauseAnswer},
+    refuses=("policy_conflict",),
+)
+def resume_queue(name: str) -> Response:
+    """Its jobs are admitted again."""
+    return _pause_class(name, paused=False)
+
+
+@bp.route_of(
+    "POST",
+    "/types/<name>/pause",
+    summary="Pause a job type",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: PauseAnswer},
+    refuses=("policy_conflict",),
+)
+def pause_jobs_of_type(name: str) -> Response:
+    """No more of its jobs are admitted; also for a type that no worker has registered yet."""
+    return _pause_type(name, paused=True)
+
+
+@bp.route_of(
+    "POST",
+    "/types/<name>/resume",
+    summary="Resume a job type",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: PauseAnswer},
+    refuses=("policy_conflict",),
+)
+def resume_jobs_of_type(name: str) -> Response:
+    """Its jobs are admitted again."""
+    return _pause_type(name, paused=False)
+
+
+def _pause_class(name: str, *, paused: bool) -> Response:
+    if name not in set(JobClass):
+        raise not_found()
+    author = access.require().id
+    made = pause_class(db.session(), JobClass(name), paused=paused, author_id=author)
+    return _answer_and_wake(_pause_to_json(name, made, paused=paused))
+
+
+def _pause_type(name: str, *, paused: bool) -> Response:
+    if len(name) > NAME_LIMIT or not name.isprintable():
+        raise not_found()
+    author = access.require().id
+    made = pause_type(db.session(), name, paused=paused, author_id=author)
+    return _answer_and_wake(_pause_to_json(name, made, paused=paused))
+
+
+def _pause_to_json(name: str, policy: PolicyVersion, *, paused: bool) -> dict[str, Any]:
+    return {"name": name, "paused": paused, "policy_version": policy.version}
+
+
+def _answer_and_wake(answered: dict[str, Any]) -> Response:
+    """Commit, then let the scheduler look."""
+    db.session.commit()
     services().announcer.wake()
     return answer(answered)
-
-
-def _content(body: PolicyRequest) -> PolicyContent:
-    cpu_units = body.capacity.cpu_units
-    return PolicyContent(
-        cap_cpu_units=None if cpu_units is None else Decimal(repr(cpu_units)),
-        cap_memory_mb=body.capacity.memory_mb,
-        rules=body.rules,
-        types={name: rule.model_dump() for name, rule in body.types.items()},
-        classes={str(name): rule.model_dump() for name, rule in body.classes.items()},
-    )
-
-
-def _policy_to_json(policy: PolicyVersion) -> dict[str, Any]:
-    """What is read can be changed and written back as it is."""
-    cpu_units = policy.cap_cpu_units
-    return {
-        "version": policy.version,
-        "capacity": {
-            "cpu_units": None if cpu_units is None else float(cpu_units),
-            "memory_mb": policy.cap_memory_mb,
-        },
-        "rules": policy.rules,
-        "types": policy.types,
-        "classes": policy.classes,
-    }

@@ -49,6 +49,7 @@ export function now() {
 
 async function load() {
   stale = false;
+  if (document.querySelector('meta[name="answers-a-form"]')) return true; // it has no address
   let response;
   try {
     response = await fetch(location.href, { headers: { Accept: "text/html" } });
