@@ -1,5 +1,6 @@
 """``bin/test``: every check, on services of its own."""
 
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,17 @@ _MIGRATIONS = (
     ("alembic", "downgrade", "base"),
     ("alembic", "upgrade", "head"),
 )
-_BENCHMARKS = ("tests.bench",)
+_BENCHMARKS = ("tests.bench", "--quick")  # do they still run?
+_PROCESSES = "system or browser"
+_TESTS = (
+    # Side by side, each part on services of its own; a file stays together for what it sets up.
+    (
+        *("pytest", "-m", f"not ({_PROCESSES})"),
+        *("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
+    ),
+    # One after the other: they start all of Fairq and want the machine for it.
+    ("pytest", "-m", _PROCESSES),
+)
 _INTERRUPTED = 130
 
 
@@ -36,14 +47,19 @@ def gate(paths: Sequence[str]) -> int:
     """Run every check, or only the tests of *paths*. Return the first exit code that is not 0."""
     try:
         with _services() as environment:
-            # The benchmarks go first so that the last lines are the summary of the tests.
-            commands = [] if paths else [*_CHECKS, *_MIGRATIONS, _BENCHMARKS]
-            return _first_failure([*commands, ("pytest", *paths)], environment)
+            return _first_failure(_commands(paths), environment)
     except StartFailed as problem:
         print(f"bin/test: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _commands(paths: Sequence[str]) -> list[Sequence[str]]:
+    if paths:
+        return [("pytest", *paths)]
+    # The benchmarks go first so that the last lines are the summary of the tests.
+    return [*_CHECKS, *_MIGRATIONS, _BENCHMARKS, *_TESTS]
 
 
 @contextmanager
@@ -72,6 +88,8 @@ def _environment(home: Home, urls: Mapping[str, str]) -> dict[str, str]:
         **urls,
         "FAIRQ_HOME": str(home.path),
         "FAIRQ_SECRET_KEY": new_secret(),
+        # Tests side by side must agree on the order of cases that come from sets.
+        "PYTHONHASHSEED": str(secrets.randbelow(2**32)),
     }
 
 

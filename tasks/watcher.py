@@ -29,8 +29,10 @@ from tasks.reports import Reports
 LEASE = timedelta(seconds=30)
 """How long a worker may be silent before its attempts are run elsewhere."""
 
+NOTE_SECONDS = 0.25
+"""How far apart the writes of what a handler says are, at least."""
+
 _BEAT_SECONDS = 1.0  # also how soon a cancel is noticed
-_NOTE_SECONDS = 0.25
 _RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -139,7 +141,7 @@ class Watcher:
             self._reports.flush()
         now = time.monotonic()
         if watched.notebook and now >= watched.note_at:
-            watched.note_at = now + _NOTE_SECONDS
+            watched.note_at = now + NOTE_SECONDS
             with watched.writing:
                 if not watched.over:
                     self._write_notes(watched)

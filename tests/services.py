@@ -98,8 +98,13 @@ class Services:
 
     @classmethod
     def from_environment(cls) -> Self | None:
-        """Return the services that the environment names, or None if it names none."""
+        """Return the services that the environment names, or None if it names none.
+
+        Tests that run beside others need their own: Redis is emptied for each of them.
+        """
         given = programs.inherited_environment()
+        if "PYTEST_XDIST_WORKER" in given:
+            return None
         database_url, redis_url = given.get("DATABASE_URL"), given.get("REDIS_URL")
         return cls(database_url, redis_url) if database_url and redis_url else None
 
@@ -285,6 +290,10 @@ class Stack:
         """Start what was killed or stopped, as it was started before."""
         self._launch(self._programs[name])
         self._wait(name)
+
+    def running(self) -> list[str]:
+        """Return the names of the processes that run, in the order in which they began."""
+        return [name for name in self._running if self.is_running(name)]
 
     def stop(self, name: str) -> int:
         """Stop a process as the launcher would, and return its exit code."""

@@ -11,6 +11,8 @@ from tests.services import ADMIN, Stack, eventually
 FINISHED = {"completed", "failed", "cancelled"}
 PASSWORD = "a-password-for-tests"
 
+_LOOK_SECONDS = 0.1  # asking in one go would take a whole processor from what is looked at
+
 Body = dict[str, Any]
 
 
@@ -76,7 +78,12 @@ class Client:
             seen.update(self.job(job_id, **params))
             return seen["status"] in statuses
 
-        eventually(arrived, within=within, saying=lambda: f"{seen} is not in {statuses}")
+        eventually(
+            arrived,
+            within=within,
+            every=_LOOK_SECONDS,
+            saying=lambda: f"{seen} is not in {statuses}",
+        )
         return seen
 
     def wait_for_all(

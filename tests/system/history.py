@@ -31,8 +31,8 @@ class Reserved:
     jobs: frozenset[str]
 
 
-def history(database_url: str) -> list[Step]:
-    """Return every move of every job in the order it was written."""
+def history(database_url: str, *, after: int = 0) -> list[Step]:
+    """Return every move of every job in the order it was written, those *after* a step only."""
     with (
         psycopg.connect(database_url) as connection,
         connection.cursor(row_factory=class_row(Step)) as cursor,
@@ -40,7 +40,8 @@ def history(database_url: str) -> list[Step]:
         cursor.execute(
             "SELECT e.seq, j.job_id, e.verb, e.data ->> 'from' AS came_from,"
             " j.cpu_units::float8 AS cpu_units, j.memory_mb"
-            " FROM job_events e JOIN jobs j ON j.id = e.job_id ORDER BY e.seq"
+            " FROM job_events e JOIN jobs j ON j.id = e.job_id WHERE e.seq > %s ORDER BY e.seq",
+            (after,),
         )
         return cursor.fetchall()
 

@@ -2,22 +2,73 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.services import Stack, eventually
+from tests.services import Services, Stack
 from tests.system.client import Body, Client, at, overlap, started_order
-from tests.system.history import assert_never_above, history, reserved
+from tests.system.history import Step, assert_never_above, history, reserved
 
 SCENARIOS = Path(__file__).parent / "scenarios"
+SHARED = ("web", "scheduler")
+
+Story = Callable[[], list[Step]]
+"""Tells what has happened to jobs since the test began."""
+
+_turns = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def shared(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(services, tmp_path_factory.mktemp("scenarios")) as stack:
+        stack.start(*SHARED)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def first_admin(shared: Stack) -> Iterator[Client]:
+    client = Client.admin(shared)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def stack(shared: Stack, first_admin: Client) -> Iterator[Stack]:
+    """One stack for all scenarios; each has its own people and workers, and sets the capacity."""
+    policy = first_admin.get("/policy")
+    yield shared
+    for name in set(shared.running()) - set(SHARED):
+        shared.stop(name)
+    set_capacity(first_admin, policy["capacity"])
+
+
+@pytest.fixture
+def admin(stack: Stack, first_admin: Client) -> Client:
+    """An administrator who has submitted nothing yet."""
+    return first_admin.make_user(f"admin_{next(_turns)}", role="admin")
+
+
+@pytest.fixture
+def story(stack: Stack) -> Story:
+    before = history(stack.database_url)
+    return partial(history, stack.database_url, after=before[-1].seq if before else 0)
 
 
 def scenario(number: int) -> dict[str, Any]:
+    """Return a scenario, its users with names that no other test has."""
     (path,) = SCENARIOS.glob(f"{number}-*.json")
-    return dict(json.loads(path.read_text()))
+    given = dict(json.loads(path.read_text()))
+    turn = next(_turns)
+    for user in given.get("users", []):
+        user["username"] += f"_{turn}"
+    for job in given["jobs"]:
+        if "owner" in job:
+            job["owner"] += f"_{turn}"
+    return given
 
 
 def set_capacity(admin: Client, capacity: Mapping[str, Any]) -> None:
@@ -35,7 +86,7 @@ def statuses(jobs: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def test_scenario_1_classes_start_in_order_on_one_busy_processor(
-    stack: Stack, admin: Client
+    stack: Stack, admin: Client, story: Story
 ) -> None:
     given = scenario(1)
     set_capacity(admin, given["capacity"])
@@ -49,10 +100,12 @@ def test_scenario_1_classes_start_in_order_on_one_busy_processor(
     started = [by_id[job_id]["priority"] for job_id in started_order(jobs.values())]
     assert started == ["critical", "normal", "low"]
     assert statuses(jobs.values()) == {"completed"}
-    assert_never_above(history(stack.database_url), **given["capacity"])
+    assert_never_above(story(), **given["capacity"])
 
 
-def test_scenario_1_what_is_reserved_matches_what_runs(stack: Stack, admin: Client) -> None:
+def test_scenario_1_what_is_reserved_matches_what_runs(
+    stack: Stack, admin: Client, story: Story
+) -> None:
     given = scenario(1)
     stack.start_worker(FAIRQ_WORKER_PROCESSES="4,4")
 
@@ -66,7 +119,7 @@ def test_scenario_1_what_is_reserved_matches_what_runs(stack: Stack, admin: Clie
         )
         for job_id, job in jobs.items()
     }
-    for moment in reserved(history(stack.database_url)):
+    for moment in reserved(story()):
         assert moment.cpu_units == sum(sizes[job][0] for job in moment.jobs)
         assert moment.memory_mb == sum(sizes[job][1] for job in moment.jobs)
     assert moment.jobs == frozenset()
@@ -127,7 +180,7 @@ def test_scenario_3_a_graph_runs_level_by_level(stack: Stack, admin: Client) -> 
 
 
 def test_scenario_4_nothing_exceeds_the_capacity_and_light_jobs_fill_gaps(
-    stack: Stack, admin: Client
+    stack: Stack, admin: Client, story: Story
 ) -> None:
     given = scenario(4)
     set_capacity(admin, given["capacity"])
@@ -136,7 +189,7 @@ def test_scenario_4_nothing_exceeds_the_capacity_and_light_jobs_fill_gaps(
     jobs = run(admin, given)
 
     assert statuses(jobs.values()) == {"completed"}
-    steps = history(stack.database_url)
+    steps = story()
     assert_never_above(steps, **given["capacity"])
     heavy_at_once = [sum("heavy" in job for job in moment.jobs) for moment in reserved(steps)]
     assert max(heavy_at_once) == 2
@@ -148,7 +201,9 @@ def test_scenario_4_nothing_exceeds_the_capacity_and_light_jobs_fill_gaps(
         assert delay.total_seconds() < 0.4, f"{third} was delayed by jobs behind it"
 
 
-def test_scenario_6_a_circle_is_named_and_nothing_is_stored(stack: Stack, admin: Client) -> None:
+def test_scenario_6_a_circle_is_named_and_nothing_is_stored(
+    stack: Stack, admin: Client, story: Story
+) -> None:
     answer = admin.call("POST", "/jobs/batch", json={"jobs": scenario(6)["jobs"]})
 
     assert answer.status_code == 422
@@ -156,16 +211,16 @@ def test_scenario_6_a_circle_is_named_and_nothing_is_stored(stack: Stack, admin:
     problem = answer.json()
     assert problem["code"] == "dependency_cycle"
     assert problem["cycle"] == ["job_a", "job_c", "job_b", "job_a"]
-    assert admin.get("/jobs")["jobs"] == []
-    assert history(stack.database_url) == []
+    assert admin.get("/jobs", owner=admin.username)["jobs"] == []
+    assert story() == []
 
 
 @pytest.mark.parametrize("processes", [1, 4])
 def test_scenario_7_starts_follow_the_weights(stack: Stack, admin: Client, processes: int) -> None:
     given = scenario(7)
-    for user in given["users"]:
-        admin.make_user(**user)
-    submitted = admin.submit_batch(given["jobs"])  # before there is a worker: all of it waits
+    gold, bronze = (admin.make_user(**user).username for user in given["users"])
+    # Before there is a worker: all of it waits. Of bronze's jobs more than those 40 starts take.
+    submitted = admin.submit_batch(given["jobs"][:45])
     stack.start_worker(FAIRQ_WORKER_PROCESSES=f"{processes},{processes}")
 
     jobs = admin.wait_for_all(submitted)
@@ -173,10 +228,10 @@ def test_scenario_7_starts_follow_the_weights(stack: Stack, admin: Client, proce
     assert statuses(jobs.values()) == {"completed"}
     order = started_order(jobs.values())
     owners = [jobs[job_id]["owner"] for job_id in order]
-    assert "bronze" in owners[:4]
+    assert bronze in owners[:4]
     for count in range(4, 41, 4):  # gold's 30 jobs last for 40 starts
-        assert abs(owners[:count].count("bronze") - count / 4) <= 1, owners[:count]
-    for owner in ("gold", "bronze"):
+        assert abs(owners[:count].count(bronze) - count / 4) <= 1, owners[:count]
+    for owner in (gold, bronze):
         own = [job_id for job_id in order if jobs[job_id]["owner"] == owner]
         in_line = [job["job_id"] for job in given["jobs"] if job["owner"] == owner]
         places = [in_line.index(job_id) for job_id in own]
@@ -187,17 +242,26 @@ def test_scenario_7_starts_follow_the_weights(stack: Stack, admin: Client, proce
 def test_scenario_7_more_processors_shorten_the_run_in_proportion(
     stack: Stack, admin: Client
 ) -> None:
-    given = scenario(7)
-    for user in given["users"]:
-        admin.make_user(**user)
     spans = {}
     for processes in (2, 4):
-        stack.start_worker(f"w{processes}", FAIRQ_WORKER_PROCESSES=f"{processes},{processes}")
-        eventually(lambda: len(admin.get("/workers")["workers"]) >= 1)
-        jobs = [{**job, "job_id": f"{job['job_id']}_{processes}"} for job in given["jobs"]]
-        done = admin.wait_for_all(admin.submit_batch(jobs)).values()
+        given = scenario(7)
+        for user in given["users"]:
+            admin.make_user(**user)
+        name = f"of_{processes}"
+        stack.start_worker(name, FAIRQ_WORKER_PROCESSES=f"{processes},{processes}")
+        every_process_has_run_a_job(admin, processes)
+        # Fewer and longer jobs: what a busy machine adds to each weighs less.
+        jobs = [{**job, "payload": {"duration_seconds": 0.5}} for job in given["jobs"][::4]]
+        done = admin.wait_for_all(admin.submit_batch(jobs[:16])).values()
         spans[processes] = max(at(job, "finished_at") for job in done) - min(
             at(job, "started_at") for job in done
         )
-        assert stack.stop(f"w{processes}") == 0
+        assert stack.stop(name) == 0
     assert 1.5 < spans[2] / spans[4] < 2.5
+
+
+def every_process_has_run_a_job(admin: Client, processes: int) -> None:
+    """Run jobs at the same time, one in each process: the first job of a process takes longer."""
+    job = {"type": "simulate", "payload": {"duration_seconds": 1}}
+    done = admin.wait_for_all(admin.submit_batch([job] * processes)).values()
+    assert all(overlap(one, other) for one, other in itertools.combinations(done, 2))
