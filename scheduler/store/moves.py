@@ -73,8 +73,9 @@ def make(session: Session, statement: TextClause, **parameters: object) -> list[
 
 def fetch(session: Session, statement: TextClause, **parameters: object) -> list[dict[str, Any]]:
     """Run a statement that may name state words and return its rows by column name."""
-    rows = run(session, statement, **parameters).mappings()
-    return [{str(column): value for column, value in row.items()} for row in rows]
+    rows = run(session, statement, **parameters)
+    columns = tuple(rows.keys())
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def run(session: Session, statement: TextClause, **parameters: object) -> CursorResult[Any]:
