@@ -72,6 +72,40 @@ def test_a_second_run_finds_nothing_to_do(empty: tuple[str, Engine]) -> None:
         assert connection.execute(text("SELECT epoch FROM scheduler_lease")).scalar_one() == 7
 
 
+def test_lines_that_wait_are_taken_along(empty: tuple[str, Engine]) -> None:
+    url, engine = empty
+    _alembic(url, "upgrade", "0001")
+    with engine.begin() as connection:
+        for statement in _A_JOB_IN_LINE:
+            connection.execute(text(statement))
+
+    _alembic(url, "upgrade", "head")
+
+    with engine.connect() as connection:
+        line = connection.execute(text("SELECT tags, timeout_seconds FROM ready")).all()
+        assert line == [(["nightly"], 60.0)]
+    _alembic(url, "downgrade", "0001")
+
+
+_A_JOB_IN_LINE = (
+    (
+        "INSERT INTO users (username, password_hash, role, created_at) VALUES ('ann', '!', 'user',"
+        " now())"
+    ),
+    (
+        "INSERT INTO jobs (owner_id, job_id, type, status, job_class, priority_level, tags, payload,"
+        " cpu_units, memory_mb, retry_config, timeout_seconds, executor, content_hash, rank_offset,"
+        " rank, created_at, ready_at) SELECT id, 'waits', 'simulate', 'ready', 'normal', 5,"
+        " '{nightly}', '{}', 1, 64, '{}', 60, 'celery', '', 0, 7, now(), now() FROM users"
+    ),
+    (
+        "INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, cpu_units, memory_mb,"
+        " expected_seconds, ready_at) SELECT owner_id, rank, id, type, job_class, cpu_units, memory_mb,"
+        " 1, ready_at FROM jobs"
+    ),
+)
+
+
 def test_the_models_are_what_the_migrations_make(engine: Engine, empty: tuple[str, Engine]) -> None:
     _, made_by_models = empty
     Base.metadata.create_all(made_by_models)

@@ -14,37 +14,6 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
-        "durations",
-        sa.Column("job_type", sa.Text(), nullable=False),
-        sa.Column("owner_id", sa.BigInteger(), nullable=False, autoincrement=False),
-        sa.Column("mean", sa.Float(), nullable=False),
-        sa.Column("variance", sa.Float(), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "variance >= 0 AND count > 0", name=op.f("ck_durations_something_was_learned")
-        ),
-        sa.PrimaryKeyConstraint("job_type", "owner_id", name=op.f("pk_durations")),
-        postgresql_with={
-            "fillfactor": "70",
-            "autovacuum_vacuum_scale_factor": "0.01",
-            "autovacuum_vacuum_threshold": "1000",
-            "autovacuum_vacuum_cost_delay": "0",
-        },
-    )
-    op.create_table(
-        "estimate_scores",
-        sa.Column("day", sa.Date(), nullable=False),
-        sa.Column("method", sa.Text(), nullable=False),
-        sa.Column("job_class", sa.Text(), nullable=False),
-        sa.Column("within", sa.BigInteger(), nullable=False),
-        sa.Column("early", sa.BigInteger(), nullable=False),
-        sa.Column("late", sa.BigInteger(), nullable=False),
-        sa.Column("lower", sa.Float(), nullable=False),
-        sa.Column("upper", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("day", "method", "job_class", name=op.f("pk_estimate_scores")),
-    )
-    op.create_table(
         "feed",
         sa.Column("seq", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -55,11 +24,8 @@ def upgrade() -> None:
         sa.Column("charge", sa.Float(), nullable=True),
         sa.Column("express", sa.Boolean(), nullable=True),
         sa.Column("used_seconds", sa.Float(), nullable=True),
-        sa.Column("lasted_seconds", sa.Float(), nullable=True),
-        sa.Column("rank", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
-            "kind IN ('ended', 'lined', 'linked', 'released', 'terms')",
-            name=op.f("ck_feed_kind_is_known"),
+            "kind IN ('linked', 'ended', 'released')", name=op.f("ck_feed_kind_is_known")
         ),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_feed")),
         postgresql_with={
@@ -108,9 +74,6 @@ def upgrade() -> None:
         sa.Column(
             "reservation", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True
         ),
-        sa.Column(
-            "starts", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False
-        ),
         sa.CheckConstraint("id = 1", name=op.f("ck_scheduler_lease_there_is_one")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_scheduler_lease")),
         postgresql_with={
@@ -149,7 +112,6 @@ def upgrade() -> None:
         sa.Column("group_id", sa.BigInteger(), nullable=True),
         sa.Column("weight", sa.Float(), server_default="1", nullable=False),
         sa.Column("active", sa.Boolean(), server_default=sa.text("true"), nullable=False),
-        sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("session_version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("cap_cpu_units", sa.Numeric(precision=10, scale=3), nullable=True),
@@ -474,11 +436,9 @@ def upgrade() -> None:
         sa.Column("job_id", sa.BigInteger(), nullable=False),
         sa.Column("job_type", sa.Text(), nullable=False),
         sa.Column("job_class", sa.Text(), nullable=False),
-        sa.Column("tags", sa.ARRAY(sa.Text()), server_default="{}", nullable=False),
         sa.Column("cpu_units", sa.Numeric(precision=10, scale=3), nullable=False),
         sa.Column("memory_mb", sa.BigInteger(), nullable=False),
         sa.Column("expected_seconds", sa.Float(), nullable=False),
-        sa.Column("timeout_seconds", sa.Float(), nullable=False),
         sa.Column("ready_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_ready_job_id")),
         sa.PrimaryKeyConstraint("owner_id", "rank", "job_id", name=op.f("pk_ready")),
@@ -553,5 +513,3 @@ def downgrade() -> None:
     op.drop_table("job_types")
     op.drop_table("groups")
     op.drop_table("feed")
-    op.drop_table("estimate_scores")
-    op.drop_table("durations")
