@@ -24,7 +24,7 @@ from scheduler.dispatch import Dispatcher
 from scheduler.errors import SettingsInvalid
 from scheduler.lease import Lease
 from scheduler.log import configure_logging
-from scheduler.service import Scheduler
+from scheduler.service import Keep, Scheduler
 from scheduler.settings import Settings
 from scheduler.store import leader
 
@@ -81,6 +81,7 @@ def _run(settings: Settings) -> int:
         open_redis(settings, socket_timeout=5),
         Dispatcher(app),
         Lease(engine, holder=f"{socket.gethostname()}:{os.getpid()}"),
+        Keep(settings.keep_finished, settings.keep_failed),
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: scheduler.stop())

@@ -5,6 +5,7 @@ FairqError
 ├── SubmissionRefused        the submission cannot be accepted; `code` says why
 │   ├── UnknownType
 │   ├── PayloadInvalid
+│   ├── TimeoutTooLong
 │   ├── UnknownDependency
 │   ├── DependencyCycle
 │   ├── NeverFits
@@ -55,6 +56,12 @@ class UnknownType(SubmissionRefused):
 
 class PayloadInvalid(SubmissionRefused):
     """The payload does not match the schema of the job's type."""
+
+    code = "validation_failed"
+
+
+class TimeoutTooLong(SubmissionRefused):
+    """A job asks for more time than its type allows."""
 
     code = "validation_failed"
 

@@ -59,6 +59,9 @@ def _one_of(column: str, words: Iterable[StrEnum]) -> str:
     return f"{column} IN ({_quoted(words)})"
 
 
+_DEAD_LETTER = text(f"status = '{JobStatus.FAILED}' AND discarded_at IS NULL")
+
+
 class Base(DeclarativeBase):
     """The one declarative base; every instant is stored with its zone."""
 
@@ -158,6 +161,7 @@ class JobType(Base):
     cpu_units: Mapped[Decimal]
     memory_mb: Mapped[int]
     timeout_seconds: Mapped[float]
+    max_timeout_seconds: Mapped[float | None]  # the most a running job may ask for
     retry_config: Mapped[dict[str, Any]]
     executor: Mapped[str]
     registered_at: Mapped[datetime]
@@ -211,6 +215,8 @@ class Job(Base):
     result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
     error_type: Mapped[str | None]
     error_message: Mapped[str | None]
+    error_fingerprint: Mapped[str | None]  # the same for errors that are alike
+    discarded_at: Mapped[datetime | None]  # when a person took it out of the dead letters
 
     __table_args__ = (
         CheckConstraint(_one_of("status", JobStatus), name="status_is_known"),
@@ -231,8 +237,13 @@ class Job(Base):
             name="cancelled_jobs_have_a_reason",
         ),
         CheckConstraint(
-            f"status <> '{JobStatus.FAILED}' OR error_type IS NOT NULL",
+            f"(status = '{JobStatus.FAILED}')"
+            " <= (error_type IS NOT NULL AND error_fingerprint IS NOT NULL)",
             name="failed_jobs_have_an_error",
+        ),
+        CheckConstraint(
+            f"discarded_at IS NULL OR status = '{JobStatus.FAILED}'",
+            name="only_failed_jobs_are_discarded",
         ),
         CheckConstraint(
             f"NOT ({_one_of('status', ACTIVE)}) OR (queued_at IS NOT NULL AND attempt > 0)",
@@ -270,6 +281,23 @@ class Job(Base):
         Index("ix_jobs_owner_id_status_id", "owner_id", "status", "id"),
         Index("ix_jobs_status_id", "status", "id"),
         Index("ix_jobs_job_id", "job_id"),
+        Index(
+            "ix_jobs_dead_letters",
+            "owner_id",
+            "id",
+            postgresql_where=_DEAD_LETTER,
+        ),
+        Index(
+            "ix_jobs_dead_letters_alike",
+            "error_fingerprint",
+            "id",
+            postgresql_where=_DEAD_LETTER,
+        ),
+        Index(
+            "ix_jobs_finished_at",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         {
             "postgresql_with": {
@@ -314,7 +342,8 @@ class Active(Base):
     cpu_units: Mapped[Decimal]
     memory_mb: Mapped[int]
     expected_seconds: Mapped[float]
-    timeout_seconds: Mapped[float]
+    timeout_seconds: Mapped[float]  # more than the job's once it was given time
+    max_timeout_seconds: Mapped[float]  # the most it can be given
     charge: Mapped[float]  # what admission put on the owner's meter
     express: Mapped[bool]
     epoch: Mapped[int]  # of the leader that admitted it
@@ -491,6 +520,7 @@ class Feed(Base):
     used_seconds: Mapped[float | None]
     lasted_seconds: Mapped[float | None]  # none for an attempt that did not end by itself
     rank: Mapped[int | None]  # the first place in the owner's line that changed
+    root: Mapped[str | None]  # of a revived job: because of whom others were cancelled
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", FeedKind), name="kind_is_known"),

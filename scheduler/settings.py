@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from scheduler.errors import SettingsInvalid
 
 _MIN_SECRET_LENGTH = 16
 _MAX_PORT = 65_535
+_MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ VARIABLES = (
     Variable("FAIRQ_SMTP_URL", None, "smtp:// server for mail; files in FAIRQ_HOME when unset"),
     Variable("FAIRQ_ALLOW_PRIVATE_HTTP", "no", "let http_request reach private addresses"),
     Variable("FAIRQ_COOKIE_SECURE", "no", "send the session cookie over HTTPS only"),
+    Variable("FAIRQ_KEEP_FINISHED_DAYS", "30", "how long completed and cancelled jobs are kept"),
+    Variable("FAIRQ_KEEP_FAILED_DAYS", "90", "how long dead letters are kept"),
     Variable("FAIRQ_LOG_LEVEL", "INFO", "how much is logged"),
 )
 """Every variable Fairq reads; README's table is checked against this."""
@@ -62,6 +66,8 @@ class Settings:
     smtp_url: str | None
     allow_private_http: bool
     cookie_secure: bool
+    keep_finished: timedelta
+    keep_failed: timedelta
     log_level: str
 
     def __repr__(self) -> str:
@@ -92,6 +98,8 @@ class Settings:
             smtp_url=reader.optional("FAIRQ_SMTP_URL", _smtp_url),
             allow_private_http=reader.take("FAIRQ_ALLOW_PRIVATE_HTTP", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
             cookie_secure=reader.take("FAIRQ_COOKIE_SECURE", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
+            keep_finished=reader.take("FAIRQ_KEEP_FINISHED_DAYS", _days, timedelta.max),
+            keep_failed=reader.take("FAIRQ_KEEP_FAILED_DAYS", _days, timedelta.max),
             log_level=reader.take("FAIRQ_LOG_LEVEL", _log_level, ""),
         )
         reader.finish()
@@ -213,6 +221,16 @@ def _yes_or_no(raw: str) -> bool:
     if raw.lower() not in answers:
         raise ValueError(f"must be yes or no, not {raw!r}")
     return answers[raw.lower()]
+
+
+def _days(raw: str) -> timedelta:
+    try:
+        days = float(raw)
+    except ValueError:
+        days = 0.0
+    if not 0 < days <= _MOST_DAYS:
+        raise ValueError(f"must be a number of days above 0, at most {_MOST_DAYS}, not {raw!r}")
+    return timedelta(days=days)
 
 
 def _log_level(raw: str) -> str:

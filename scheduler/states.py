@@ -91,6 +91,7 @@ class FeedKind(StrEnum):
     LINED = "lined"  # an owner's line has changed
     ENDED = "ended"  # a job is finished
     RELEASED = "released"  # a job gave back what it held, and is not finished
+    REVIVED = "revived"  # a job runs again, and what was cancelled because of it may follow
     TERMS = "terms"  # a weight, a cap, a group or a pause has changed
 
 
@@ -100,6 +101,7 @@ class CancelReason(StrEnum):
     BY_USER = "cancelled_by_user"
     DEPENDENCY_FAILED = "dependency_failed"
     DEADLINE_PASSED = "deadline_passed"
+    BY_ITSELF = "cancelled_by_itself"
 
 
 class Condition(StrEnum):
@@ -124,6 +126,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     LOST = "lost"  # its worker went silent or its process died
     INTERRUPTED = "interrupted"  # given back by a drain; not counted
+    SNOOZED = "snoozed"  # put off by its own handler; not counted
     CANCELLED = "cancelled"
 
 

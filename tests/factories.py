@@ -198,7 +198,14 @@ _COLUMNS: list[tuple[set[JobStatus] | frozenset[JobStatus], dict[str, Any]]] = [
     ),
     ({_S.RUNNING, _S.COMPLETED, _S.FAILED}, {"worker": WORKER, "started_at": NOON}),
     (FINISHED, {"finished_at": NOON + MINUTE}),
-    ({_S.FAILED}, {"error_type": "ValueError", "error_message": "no"}),
+    (
+        {_S.FAILED},
+        {
+            "error_type": "ValueError",
+            "error_message": "no",
+            "error_fingerprint": "0123abcd",
+        },
+    ),
     ({_S.CANCELLED}, {"reason": CancelReason.BY_USER}),
 ]
 
@@ -245,6 +252,7 @@ def _active_row(job: Job) -> Active:
         memory_mb=job.memory_mb,
         expected_seconds=1.0,
         timeout_seconds=job.timeout_seconds,
+        max_timeout_seconds=job.timeout_seconds,
         charge=0.1,
         express=False,
         epoch=1,

@@ -148,6 +148,7 @@ def test_every_verb_of_the_store_is_tested_from_every_status() -> None:
         "retry": "retry",
         "give back": "requeue",
         "stop": "cancel",
+        "snooze": "snooze",
         "cancel": "cancel",
         "release when due": "release",
         "release by a parent": "release",

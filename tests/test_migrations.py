@@ -93,15 +93,16 @@ _A_JOB_IN_LINE = (
         " now())"
     ),
     (
-        "INSERT INTO jobs (owner_id, job_id, type, status, job_class, priority_level, tags, payload,"
-        " cpu_units, memory_mb, retry_config, timeout_seconds, executor, content_hash, rank_offset,"
-        " rank, created_at, ready_at) SELECT id, 'waits', 'simulate', 'ready', 'normal', 5,"
-        " '{nightly}', '{}', 1, 64, '{}', 60, 'celery', '', 0, 7, now(), now() FROM users"
+        "INSERT INTO jobs (owner_id, job_id, type, status, job_class, priority_level, tags,"
+        " payload, cpu_units, memory_mb, retry_config, timeout_seconds, executor, content_hash,"
+        " rank_offset, rank, created_at, ready_at) SELECT id, 'waits', 'simulate', 'ready',"
+        " 'normal', 5, '{nightly}', '{}', 1, 64, '{}', 60, 'celery', '', 0, 7, now(), now()"
+        " FROM users"
     ),
     (
         "INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, cpu_units, memory_mb,"
-        " expected_seconds, ready_at) SELECT owner_id, rank, id, type, job_class, cpu_units, memory_mb,"
-        " 1, ready_at FROM jobs"
+        " expected_seconds, ready_at) SELECT owner_id, rank, id, type, job_class, cpu_units,"
+        " memory_mb, 1, ready_at FROM jobs"
     ),
 )
 
@@ -156,6 +157,7 @@ ILLEGAL_JOBS: dict[str, tuple[JobStatus, dict[str, Any]]] = {
     "finished_jobs_have_an_end": (S.COMPLETED, {"finished_at": None}),
     "cancelled_jobs_have_a_reason": (S.CANCELLED, {"reason": None}),
     "failed_jobs_have_an_error": (S.FAILED, {"error_type": None}),
+    "only_failed_jobs_are_discarded": (S.READY, {"discarded_at": "2026-01-01T00:00Z"}),
     "active_jobs_have_an_attempt": (S.QUEUED, {"attempt": 0}),
     "running_jobs_have_a_worker": (S.RUNNING, {"worker": None}),
     "timed_jobs_have_a_time": (S.SCHEDULED, {"due_at": None}),
@@ -169,6 +171,7 @@ MORE_ILLEGAL_JOBS: list[tuple[str, JobStatus, dict[str, Any]]] = [
     ("finished_jobs_have_an_end", S.READY, {"finished_at": "2026-01-01T00:00Z"}),
     ("cancelled_jobs_have_a_reason", S.READY, {"reason": "cancelled_by_user"}),
     ("cancelled_jobs_have_a_reason", S.CANCELLED, {"reason": "tired"}),
+    ("failed_jobs_have_an_error", S.FAILED, {"error_fingerprint": None}),
     ("active_jobs_have_an_attempt", S.RUNNING, {"queued_at": None}),
     ("running_jobs_have_a_worker", S.RUNNING, {"started_at": None}),
     ("timed_jobs_have_a_time", S.RETRYING, {"due_at": None}),

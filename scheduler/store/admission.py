@@ -24,7 +24,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A message that has to be sent."""
+    """A message that has to be sent; *timeout_seconds* is the most its job may ever run."""
 
     job_id: int
     attempt: int
@@ -61,19 +61,23 @@ moved AS (
                   'cpu_units', jobs.cpu_units, 'memory_mb', jobs.memory_mb, 'epoch',
                   CAST(:epoch AS bigint)
               ) AS data,
-              jobs.timeout_seconds, (SELECT place FROM wanted WHERE wanted.id = jobs.id) AS place
+              jobs.timeout_seconds, GREATEST(jobs.timeout_seconds, (
+                  SELECT max_timeout_seconds FROM job_types WHERE name = jobs.type
+              )) AS max_timeout_seconds,
+              (SELECT place FROM wanted WHERE wanted.id = jobs.id) AS place
 ),
 held AS (
     INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
-                        expected_seconds, timeout_seconds, charge, express, epoch, admitted_at)
+                        expected_seconds, timeout_seconds, max_timeout_seconds, charge, express,
+                        epoch, admitted_at)
     SELECT moved.id, moved.attempt, gone.owner_id, gone.job_type, gone.job_class, gone.cpu_units,
-           gone.memory_mb, wanted.expected_seconds, moved.timeout_seconds, wanted.charge,
-           wanted.express, :epoch, now()
+           gone.memory_mb, wanted.expected_seconds, moved.timeout_seconds,
+           moved.max_timeout_seconds, wanted.charge, wanted.express, :epoch, now()
     FROM moved JOIN gone ON gone.job_id = moved.id JOIN wanted ON wanted.id = moved.id
 ),
 sent AS (
     INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, place, created_at)
-    SELECT moved.id, moved.attempt, gone.job_class, moved.timeout_seconds, moved.place, now()
+    SELECT moved.id, moved.attempt, gone.job_class, moved.max_timeout_seconds, moved.place, now()
     FROM moved JOIN gone ON gone.job_id = moved.id
 )
 """,
@@ -104,7 +108,7 @@ UPDATE active SET published_at = now() FROM target WHERE active.job_id = target.
 
 _PUBLISH_AGAIN = text("""
 INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, place, created_at)
-SELECT job_id, attempt, job_class, timeout_seconds,
+SELECT job_id, attempt, job_class, max_timeout_seconds,
        row_number() OVER (ORDER BY admitted_at, published_at, job_id), now()
 FROM active
 WHERE claimed_at IS NULL AND published_at < now() - CAST(:older_than AS interval)

@@ -29,6 +29,7 @@ class TypeSpec:
     timeout_seconds: float
     retry_config: dict[str, Any]
     executor: str
+    max_timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,18 @@ class LargestJob:
 
 _REGISTER_TYPES = text("""
 INSERT INTO job_types (name, description, payload_schema, cpu_units, memory_mb, timeout_seconds,
-                       retry_config, executor, registered_at)
-SELECT name, description, payload_schema, cpu_units, memory_mb, timeout_seconds, retry_config,
-       executor, now()
+                       max_timeout_seconds, retry_config, executor, registered_at)
+SELECT name, description, payload_schema, cpu_units, memory_mb, timeout_seconds,
+       max_timeout_seconds, retry_config, executor, now()
 FROM jsonb_to_recordset(CAST(:specs AS jsonb)) AS spec(
     name text, description text, payload_schema jsonb, cpu_units numeric, memory_mb bigint,
-    timeout_seconds float8, retry_config jsonb, executor text)
+    timeout_seconds float8, max_timeout_seconds float8, retry_config jsonb, executor text)
 ORDER BY name
 ON CONFLICT (name) DO UPDATE
 SET description = excluded.description, payload_schema = excluded.payload_schema,
     cpu_units = excluded.cpu_units, memory_mb = excluded.memory_mb,
-    timeout_seconds = excluded.timeout_seconds, retry_config = excluded.retry_config,
+    timeout_seconds = excluded.timeout_seconds,
+    max_timeout_seconds = excluded.max_timeout_seconds, retry_config = excluded.retry_config,
     executor = excluded.executor, registered_at = excluded.registered_at
 """)
 

@@ -24,6 +24,7 @@ def end_lost(session: Session, *, limit: int) -> list[Move]:
     return moves
 
 
-def lost(job: int, attempt: int, why: str) -> Failure:
-    """Describe an attempt that nobody can report on."""
-    return Failure(job, attempt, "WorkerLost", f"the attempt was lost: {why}", lost=True)
+def lost(job: int, attempt: int, why: str, *, crashed: bool = False) -> Failure:
+    """Describe an attempt that nobody can report on; *crashed* if its process died under it."""
+    said = f"the attempt was lost: {why}"
+    return Failure(job, attempt, "WorkerLost", said, lost=True, crashed=crashed)

@@ -22,6 +22,7 @@ from scheduler.errors import (
     NeverFits,
     PayloadInvalid,
     SubmissionRefused,
+    TimeoutTooLong,
     UnknownDependency,
     UnknownType,
 )
@@ -173,6 +174,7 @@ class _Intake:
         types = self._types()
         self._check_payloads(types)
         self._check_sizes(types)
+        self._check_timeouts(types)
         parents = self._find_parents()
         self._check_backlog()
         rows = [self._row(place, types[one.type]) for place, one in enumerate(self._submissions)]
@@ -245,6 +247,15 @@ class _Intake:
                 raise NeverFits(
                     f"asks for {memory_mb} MB of memory; there are {largest.memory_mb} in all",
                     path=self._path(place, "resource_requirements"),
+                )
+
+    def _check_timeouts(self, types: Mapping[str, JobType]) -> None:
+        for place, one in enumerate(self._submissions):
+            longest = types[one.type].max_timeout_seconds
+            if longest is not None and (one.timeout_seconds or 0) > longest:
+                raise TimeoutTooLong(
+                    f"jobs of the type {one.type!r} run for {longest:g} s at most",
+                    path=self._path(place, "timeout_seconds"),
                 )
 
     def _find_parents(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ Every report names the attempt it is about, so that a worker presumed dead chang
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,12 +14,16 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from scheduler import retry
-from scheduler.states import Outcome
+from scheduler.fingerprint import fingerprint
+from scheduler.states import CancelReason, Outcome
 from scheduler.store.lines import JOIN_LINE
 from scheduler.store.moves import Move, fetch, make, run, verb
 
 MAX_CRASHES = 3
-"""A job whose attempts were lost this often is not tried again: it may be what kills them."""
+"""A job under which so many processes died is not tried again: it may be what kills them."""
+
+TOO_MANY_CRASHES = "TooManyCrashes"
+"""The error of such a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,10 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that ended badly. *lost*: nobody is there to tell how it ended."""
+    """An attempt that ended badly.
+
+    *lost*: nobody is there to tell how it ended. *crashed*: its process died under it.
+    """
 
     id: int
     attempt: int
@@ -66,6 +73,7 @@ class Failure:
     retryable: bool = True
     retry_after: timedelta | None = None
     lost: bool = False
+    crashed: bool = False
     peak_memory_mb: float | None = None
     cpu_seconds: float | None = None
 
@@ -80,12 +88,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A running attempt and the process that runs it."""
+    """A running attempt and the process that runs it; *overdue_seconds* is how long past its time.
+
+    Before its time is over that is negative.
+    """
 
     id: int
     attempt: int
     pid: int
     cancel_requested_at: datetime | None
+    overdue_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +228,8 @@ _FAIL = verb(
 moved AS (
     UPDATE jobs
     SET status = :is_failed, finished_at = now(), error_type = :error_type,
-        error_message = :error_message, crashes = crashes + :crashed
+        error_message = :error_message, error_fingerprint = :fingerprint,
+        crashes = crashes + :crashed
     FROM target WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'fail' AS verb, jobs.status, jobs.attempt,
               jsonb_build_object('error', jobs.error_type) AS data
@@ -244,13 +257,32 @@ timed AS (
 """
 )
 
+_SNOOZE = verb(
+    _ONE_RUNNING
+    + _FREE
+    + _END_ATTEMPT
+    + """
+moved AS (
+    UPDATE jobs
+    SET status = :is_retrying, due_at = now() + CAST(:delay AS interval), worker = NULL,
+        attempts_forgiven = attempts_forgiven + 1
+    FROM target WHERE jobs.id = target.id
+    RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'snooze' AS verb, jobs.status, jobs.attempt,
+              jsonb_build_object('due_at', jobs.due_at) AS data, jobs.due_at
+),
+timed AS (
+    INSERT INTO timers (fire_at, job_id, kind) SELECT due_at, id, 'due' FROM moved
+)
+"""
+)
+
 _STOP = verb(
     _ONE_RUNNING
     + _FREE
     + _END_ATTEMPT
     + """
 moved AS (
-    UPDATE jobs SET status = :is_cancelled, reason = :cancelled_by_user, finished_at = now()
+    UPDATE jobs SET status = :is_cancelled, reason = :reason, finished_at = now()
     FROM target WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
               jsonb_build_object('reason', jobs.reason, 'from', CAST(:is_running AS text)) AS data
@@ -292,11 +324,30 @@ moved AS (
 )
 
 _STANDING_OF = text("""
-SELECT jobs.retry_config, jobs.attempt - jobs.attempts_forgiven AS used, jobs.crashes,
+SELECT jobs.type, jobs.retry_config, jobs.attempt - jobs.attempts_forgiven AS used, jobs.crashes,
        active.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM jobs JOIN active ON active.job_id = jobs.id
 WHERE jobs.id = :id AND jobs.attempt = :attempt AND jobs.status = :is_running
 FOR NO KEY UPDATE OF jobs, active
+""")
+
+# Of attempts that are to be given back, those whose jobs were asked to stop: they have stopped.
+_ASKED_TO_STOP = text("""
+SELECT jobs.id, jobs.attempt
+FROM jobs JOIN active ON active.job_id = jobs.id
+    JOIN unnest(CAST(:jobs AS bigint[]), CAST(:attempts AS bigint[])) AS wanted(id, attempt)
+        ON wanted.id = jobs.id AND wanted.attempt = jobs.attempt
+WHERE jobs.status = :is_running AND active.cancel_requested_at IS NOT NULL
+ORDER BY jobs.id
+FOR NO KEY UPDATE OF jobs, active
+""")
+
+_GIVE_TIME = text("""
+UPDATE active
+SET timeout_seconds = GREATEST(timeout_seconds, LEAST(
+    max_timeout_seconds, EXTRACT(epoch FROM now() - claimed_at) + CAST(:seconds AS float8)))
+WHERE job_id = :id AND attempt = :attempt AND claimed_at IS NOT NULL
+RETURNING CAST(EXTRACT(epoch FROM claimed_at - now()) + timeout_seconds AS float8)
 """)
 
 _BEAT = text("""
@@ -316,7 +367,8 @@ renewed AS (
     UPDATE active SET lease_until = now() + CAST(:lease AS interval)
     FROM free WHERE active.job_id = free.job_id
 )
-SELECT job_id AS id, attempt, pid, cancel_requested_at
+SELECT job_id AS id, attempt, pid, cancel_requested_at,
+       CAST(EXTRACT(epoch FROM now() - claimed_at) - timeout_seconds AS float8) AS overdue_seconds
 FROM active WHERE worker = :worker AND pid = ANY(:pids) ORDER BY job_id
 """)
 
@@ -350,15 +402,7 @@ def start(
     lease: timedelta,
 ) -> tuple[list[Claim], list[Move]]:
     """Claim attempts for one process; those that are no longer to be run are missing."""
-    moves = make(
-        session,
-        _START,
-        jobs=[job for job, _ in wanted],
-        attempts=[attempt for _, attempt in wanted],
-        worker=worker,
-        pid=pid,
-        lease=lease,
-    )
+    moves = make(session, _START, **_pairs(wanted), worker=worker, pid=pid, lease=lease)
     rows = fetch(session, _CLAIMS, jobs=[move.id for move in moves])
     claims = {row["id"]: _claim(row) for row in rows}
     return [claims[job] for job in dict.fromkeys(job for job, _ in wanted) if job in claims], moves
@@ -384,45 +428,96 @@ def fail(session: Session, failure: Failure) -> list[Move]:
         return []
     standing = found[0]
     if standing["cancel_requested"]:
-        return _stop(session, failure)
+        return _stop(session, failure, CancelReason.BY_USER)
+    failure = _with_crashes(standing, failure)
+    counted = _ending(failure) | {"crashed": int(failure.crashed)}
     if _is_final(standing, failure):
-        return make(session, _FAIL, feed="ended", **_ending(failure), crashed=int(failure.lost))
+        alike = fingerprint(
+            standing["type"], failure.error_type, failure.error_message, failure.traceback
+        )
+        return make(session, _FAIL, feed="ended", **counted, fingerprint=alike)
+    delay = _backoff(standing, failure)
+    return make(session, _RETRY, feed="released", **counted, delay=delay)
+
+
+def stop(
+    session: Session,
+    job: int,
+    attempt: int,
+    *,
+    reason: CancelReason = CancelReason.BY_USER,
+    message: str = "stopped on request",
+) -> list[Move]:
+    """Record that a running attempt has stopped: its job was cancelled, or wants to be."""
+    return _stop(session, Failure(job, attempt, "Cancelled", message), reason)
+
+
+def snooze(session: Session, job: int, attempt: int, *, delay: timedelta) -> list[Move]:
+    """Put a running job off for *delay* because its handler asks for it; that is no attempt.
+
+    A job that was asked to stop has stopped.
+    """
+    if asked := _asked_to_stop(session, [(job, attempt)]):
+        return stop(session, *asked[0])
+    put_off = _ending(Failure(job, attempt, "Snoozed", "put off by its handler"))
     return make(
-        session,
-        _RETRY,
-        feed="released",
-        delay=_backoff(standing, failure),
-        **_ending(failure),
-        crashed=int(failure.lost),
+        session, _SNOOZE, feed="released", **put_off | {"outcome": Outcome.SNOOZED}, delay=delay
     )
-
-
-def stop(session: Session, job: int, attempt: int) -> list[Move]:
-    """Record that a running attempt has stopped because its job was cancelled."""
-    return _stop(session, Failure(job, attempt, "Cancelled", "stopped on request"))
 
 
 def give_back(session: Session, wanted: Sequence[tuple[int, int]]) -> list[Move]:
-    """Return attempts that did not run to their end; they are not counted."""
-    return make(
-        session,
-        _GIVE_BACK,
-        jobs=[job for job, _ in wanted],
-        attempts=[attempt for _, attempt in wanted],
-        feed="released",
-        outcome=Outcome.INTERRUPTED,
+    """Return attempts that did not run to their end; they are not counted.
+
+    Those of jobs that were asked to stop have stopped.
+    """
+    asked = _asked_to_stop(session, wanted)
+    stopped = [move for each in asked for move in stop(session, *each)]
+    return stopped + make(
+        session, _GIVE_BACK, **_pairs(wanted), feed="released", outcome=Outcome.INTERRUPTED
     )
 
 
-def _stop(session: Session, failure: Failure) -> list[Move]:
-    return make(session, _STOP, feed="ended", **_ending(failure) | {"outcome": Outcome.CANCELLED})
+def give_time(session: Session, job: int, attempt: int, *, seconds: float) -> float | None:
+    """Let a running attempt go on for *seconds* from now, as far as its job's type allows.
+
+    Returns how many seconds are left to it, which are never fewer than before; None if it is not
+    the one that runs.
+    """
+    left: float | None = run(
+        session, _GIVE_TIME, id=job, attempt=attempt, seconds=seconds
+    ).scalar_one_or_none()
+    return left
+
+
+def _asked_to_stop(session: Session, wanted: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    rows = run(session, _ASKED_TO_STOP, **_pairs(wanted))
+    return [(row.id, row.attempt) for row in rows]
+
+
+def _pairs(wanted: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
+    return {
+        "jobs": [job for job, _ in wanted],
+        "attempts": [attempt for _, attempt in wanted],
+    }
+
+
+def _stop(session: Session, failure: Failure, reason: CancelReason) -> list[Move]:
+    ending = _ending(failure) | {"outcome": Outcome.CANCELLED}
+    return make(session, _STOP, feed="ended", **ending, reason=reason)
+
+
+def _with_crashes(standing: Mapping[str, Any], failure: Failure) -> Failure:
+    """Return *failure* as that of a job that is not to be tried again if it crashed too often."""
+    crashes = standing["crashes"] + 1
+    if not failure.crashed or crashes < MAX_CRASHES:
+        return failure
+    said = f"its process died {crashes} times while it ran; the last time: {failure.error_message}"
+    return replace(failure, error_type=TOO_MANY_CRASHES, error_message=said, retryable=False)
 
 
 def _is_final(standing: Mapping[str, Any], failure: Failure) -> bool:
-    return (
-        not failure.retryable
-        or not retry.has_attempts_left(standing["retry_config"], standing["used"])
-        or (failure.lost and standing["crashes"] + 1 >= MAX_CRASHES)
+    return not failure.retryable or not retry.has_attempts_left(
+        standing["retry_config"], standing["used"]
     )
 
 

@@ -414,7 +414,7 @@ class World:
         self._to_some_job(cancel)
 
     def _again(self) -> None:
-        self._to_some_job(run_again)
+        self._to_some_job(lambda session, job: run_again(session, [job]))
 
     def _to_some_job(self, act: Callable[[Session, int], Any]) -> None:
         jobs = [row.id for row in self._rows("SELECT id FROM jobs ORDER BY id DESC LIMIT 20")]

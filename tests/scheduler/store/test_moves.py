@@ -51,12 +51,16 @@ def _stop(session: Session, job: Job) -> list[Move]:
     return work.stop(session, job.id, job.attempt)
 
 
+def _snooze(session: Session, job: Job) -> list[Move]:
+    return work.snooze(session, job.id, job.attempt, delay=MINUTE)
+
+
 def _cancel(session: Session, job: Job) -> list[Move]:
     return [move for move in cancel(session, job.id) if move.verb == "cancel"]
 
 
 def _run_again(session: Session, job: Job) -> list[Move]:
-    return run_again(session, job.id)
+    return run_again(session, [job.id])
 
 
 def _release(session: Session, _: Job) -> list[Move]:
@@ -78,6 +82,7 @@ VERBS: dict[str, tuple[Verb, JobStatus, set[JobStatus]]] = {
     "retry": (_retry, S.RETRYING, {S.RUNNING}),
     "give back": (_give_back, S.READY, {S.QUEUED, S.RUNNING}),
     "stop": (_stop, S.CANCELLED, {S.RUNNING}),
+    "snooze": (_snooze, S.RETRYING, {S.RUNNING}),
     "cancel": (
         _cancel,
         S.CANCELLED,
@@ -145,7 +150,10 @@ def test_a_move_writes_one_event_and_keeps_the_hot_tables_in_step(
     assert len(lined) == (target is S.READY)
 
 
-@pytest.mark.parametrize("name", ["start", "succeed", "fail", "retry", "give back", "stop"])
+REPORTS = ["start", "succeed", "fail", "retry", "give back", "stop", "snooze"]
+
+
+@pytest.mark.parametrize("name", REPORTS)
 def test_a_report_about_another_attempt_changes_nothing(session: Session, name: str) -> None:
     act, _, allowed = VERBS[name]
     job = _job_in(session, min(allowed))

@@ -16,8 +16,17 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import Job, JobEvent, JobLog, User
 from scheduler.states import Condition, FeedKind, JobStatus
-from scheduler.store import admission, dependencies, picture, recovery, timers, work
+from scheduler.store import (
+    admission,
+    dependencies,
+    picture,
+    recovery,
+    retention,
+    timers,
+    work,
+)
 from scheduler.store.cancellation import cancel
+from scheduler.store.dead_letters import discard
 from scheduler.store.leader import Memory
 from scheduler.store.revival import run_again
 from scheduler.store.submission import submit
@@ -80,14 +89,16 @@ _VALUES = {
 _BESIDE = """
 DELETE FROM ready; DELETE FROM active; DELETE FROM timers; DELETE FROM attempts;
 
-INSERT INTO ready
+INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, tags, cpu_units, memory_mb,
+                   expected_seconds, timeout_seconds, ready_at)
 SELECT owner_id, rank, id, type, job_class, tags, cpu_units, memory_mb, 1, 60, now()
 FROM jobs WHERE status = 'ready';
 
 INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
-                    expected_seconds, timeout_seconds, charge, express, epoch, admitted_at,
-                    published_at)
-SELECT id, 1, owner_id, type, job_class, cpu_units, memory_mb, 1, 60, 0.1, false, 1, now(), now()
+                    expected_seconds, timeout_seconds, max_timeout_seconds, charge, express, epoch,
+                    admitted_at, published_at)
+SELECT id, 1, owner_id, type, job_class, cpu_units, memory_mb, 1, 60, 60, 0.1, false, 1, now(),
+       now()
 FROM jobs WHERE status IN ('queued', 'running');
 
 UPDATE active
@@ -165,6 +176,29 @@ def _resolve(filled: Filled) -> object:
     return dependencies.resolve(filled.session, rows)
 
 
+def _revive(filled: Filled) -> object:
+    """Run a job again because of which another was cancelled."""
+    parent, child = filled.jobs[S.FAILED][0], filled.jobs[S.CANCELLED][0]
+    filled.session.execute(
+        text(
+            "UPDATE jobs SET reason = 'dependency_failed', reason_job_id = parent.job_id"
+            " FROM jobs AS parent WHERE jobs.id = :child AND parent.id = :parent"
+        ),
+        {"child": child, "parent": parent},
+    )
+    edge = text("INSERT INTO dependencies VALUES (:child, :parent, 'completed', false)")
+    filled.session.execute(edge, {"child": child, "parent": parent})
+    run_again(filled.session, [parent])
+    return dependencies.resolve(filled.session, dependencies.take(filled.session, limit=100))
+
+
+def _forget(filled: Filled) -> object:
+    """Forget a few of many finished jobs, all of which are old."""
+    return retention.forget_finished(
+        filled.session, finished_before=NOON + 2 * MINUTE, failed_before=NOON, limit=5
+    )
+
+
 def _admit(filled: Filled) -> object:
     wanted = [
         admission.Admitted(job, 0.1, express=False, expected_seconds=1.0)
@@ -202,12 +236,17 @@ ACTS: dict[str, Callable[[Filled], object]] = {
         f.session, work.Failure(f.jobs[S.RUNNING][0], 1, "E", "no", retryable=False)
     ),
     "stop": lambda f: work.stop(f.session, f.jobs[S.RUNNING][0], 1),
+    "snooze": lambda f: work.snooze(f.session, f.jobs[S.RUNNING][0], 1, delay=MINUTE),
     "give back": lambda f: work.give_back(f.session, _attempts(f, S.RUNNING)),
+    "give time": lambda f: work.give_time(f.session, f.jobs[S.RUNNING][0], 1, seconds=5.0),
     "beat": lambda f: work.beat(f.session, f.jobs[S.RUNNING][0], 1, lease=LEASE).alive,
     "show progress": lambda f: work.set_progress(f.session, f.jobs[S.RUNNING][0], 1, 0.5, None),
     "cancel a waiting job": lambda f: cancel(f.session, f.jobs[S.SCHEDULED][0]),
     "cancel a running job": lambda f: cancel(f.session, f.jobs[S.RUNNING][0]),
-    "run again": lambda f: run_again(f.session, f.jobs[S.FAILED][0]),
+    "run again": lambda f: run_again(f.session, f.jobs[S.FAILED][:5]),
+    "revive": _revive,
+    "discard": lambda f: discard(f.session, f.jobs[S.FAILED][:5]),
+    "forget": _forget,
 }
 
 

@@ -32,7 +32,7 @@ def test_an_attempt_whose_lease_ran_out_is_lost_and_tried_again(session: Session
 
     session.refresh(job)
     attempt = session.get_one(Attempt, (job.id, 1), populate_existing=True)
-    assert (move.verb, job.status, job.crashes) == ("retry", S.RETRYING, 1)
+    assert (move.verb, job.status, job.crashes) == ("retry", S.RETRYING, 0)
     assert (attempt.outcome, attempt.error_type) == (Outcome.LOST, "WorkerLost")
     assert "went silent" in (attempt.error_message or "")
 
@@ -47,10 +47,10 @@ def test_what_is_renewed_or_only_queued_is_left_alone(session: Session) -> None:
     assert end_lost(session, limit=10) == []
 
 
-def test_a_job_that_keeps_losing_its_workers_fails(session: Session) -> None:
-    job = make_job(
-        session, make_user(session), S.RUNNING, crashes=work.MAX_CRASHES - 1, attempts_forgiven=1
-    )
+def test_a_job_that_keeps_losing_its_workers_fails_when_its_attempts_are_used(
+    session: Session,
+) -> None:
+    job = make_job(session, make_user(session), S.RUNNING, attempt=3)
     _lease_ended(session, job, ago=1)
 
     (move,) = end_lost(session, limit=10)

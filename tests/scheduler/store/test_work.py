@@ -315,13 +315,13 @@ FINAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "it is not retryable": ({}, {"retryable": False}),
     "a wish does not make it retryable": ({"attempt": 3}, {"retry_after": timedelta(seconds=1)}),
     "retries are off": ({"retry_config": STEADY | {"strategy": "none"}}, {}),
-    "its process crashed too often": ({"crashes": work.MAX_CRASHES - 1}, {"lost": True}),
 }
 NOT_FINAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an attempt is left": ({"attempt": 2}, {}),
     "interrupted attempts do not count": ({"attempt": 5, "attempts_forgiven": 3}, {}),
-    "a crash is left": ({"crashes": work.MAX_CRASHES - 2}, {"lost": True}),
+    "a crash is left": ({"crashes": work.MAX_CRASHES - 2}, {"lost": True, "crashed": True}),
     "crashes do not count when it failed by itself": ({"crashes": work.MAX_CRASHES - 1}, {}),
+    "a silent worker is no crash": ({"crashes": work.MAX_CRASHES - 1}, {"lost": True}),
 }
 
 
@@ -351,12 +351,43 @@ def test_a_failure_is_retried_as_long_as(session: Session, case: str) -> None:
 def test_a_lost_attempt_is_recorded_as_lost_and_counted_as_a_crash(session: Session) -> None:
     job = make_job(session, make_user(session), S.RUNNING)
 
-    work.fail(session, recovery.lost(job.id, 1, "its process died"))
+    work.fail(session, recovery.lost(job.id, 1, "its process died", crashed=True))
 
     session.refresh(job)
     tried = _attempt(session, job)
     assert (job.status, job.crashes, tried.outcome) == (S.RETRYING, 1, Outcome.LOST)
     assert tried.error_message == "the attempt was lost: its process died"
+
+
+def test_a_job_under_which_processes_keep_dying_fails_for_that(session: Session) -> None:
+    retry_config = STEADY | {"max_attempts": 50}
+    job = make_job(
+        session,
+        make_user(session),
+        S.RUNNING,
+        crashes=work.MAX_CRASHES - 1,
+        retry_config=retry_config,
+    )
+
+    (move,) = work.fail(session, recovery.lost(job.id, 1, "process 7 ended", crashed=True))
+
+    session.refresh(job)
+    assert (move.verb, job.error_type, job.crashes) == ("fail", work.TOO_MANY_CRASHES, 3)
+    assert "died 3 times" in (job.error_message or "")
+    assert "process 7 ended" in (job.error_message or "")
+    assert _attempt(session, job).outcome == Outcome.LOST
+
+
+def test_a_job_that_failed_has_the_fingerprint_of_its_error(session: Session) -> None:
+    owner = make_user(session)
+    jobs = [make_job(session, owner, S.RUNNING) for _ in range(3)]
+    said = ["no room for 7", "no room for 8", "no idea"]
+
+    for job, message in zip(jobs, said, strict=True):
+        work.fail(session, Failure(job.id, 1, "E", message, retryable=False))
+
+    one, alike, other = [session.get_one(Job, job.id, populate_existing=True) for job in jobs]
+    assert one.error_fingerprint == alike.error_fingerprint != other.error_fingerprint
 
 
 def test_an_ordinary_failure_is_no_crash(session: Session) -> None:
@@ -403,6 +434,92 @@ def test_stopping_ends_the_attempt_as_cancelled(session: Session) -> None:
     assert work.stop(session, job.id, 1) == []
 
 
+def test_a_job_may_cancel_itself(session: Session) -> None:
+    job = make_job(session, make_user(session), S.RUNNING)
+
+    (move,) = work.stop(
+        session, job.id, 1, reason=CancelReason.BY_ITSELF, message="nothing to do any more"
+    )
+
+    session.refresh(job)
+    assert (move.verb, job.status, job.reason) == ("cancel", S.CANCELLED, CancelReason.BY_ITSELF)
+    assert _attempt(session, job).error_message == "nothing to do any more"
+
+
+# Putting off
+
+
+def test_a_job_that_is_put_off_waits_for_its_time_and_has_used_no_attempt(
+    session: Session,
+) -> None:
+    job = make_job(session, make_user(session), S.RUNNING, retry_config=STEADY, attempt=2)
+    place = job.rank
+
+    (move,) = work.snooze(session, job.id, 2, delay=timedelta(minutes=3))
+
+    session.refresh(job)
+    assert (move.verb, job.status, job.rank) == ("snooze", S.RETRYING, place)
+    assert (job.attempt, job.attempts_forgiven, job.crashes) == (2, 1, 0)
+    assert (job.error_type, job.worker) == (None, None)
+    assert _retry_delay(session, job) == 180
+    assert _attempt(session, job, 2).outcome == Outcome.SNOOZED
+    assert _fed(session) == [(FeedKind.RELEASED, job.id)]
+
+
+def test_a_job_that_puts_itself_off_although_it_is_to_stop_has_stopped(session: Session) -> None:
+    job = make_job(session, make_user(session), S.RUNNING)
+    cancel(session, job.id)
+
+    (move,) = work.snooze(session, job.id, 1, delay=timedelta(minutes=3))
+
+    assert (move.verb, move.status) == ("cancel", S.CANCELLED)
+
+
+# Asking for time
+
+
+def _with_time(session: Session, *, seconds: float, most: float, ran: float) -> Job:
+    """Make a job that runs since so many seconds, may for *seconds*, and for *most* if it asks."""
+    job = make_job(session, make_user(session), S.RUNNING)
+    session.execute(
+        text(
+            "UPDATE active SET timeout_seconds = :seconds, max_timeout_seconds = :most,"
+            " claimed_at = now() - make_interval(secs => :ran)"
+        ),
+        {"seconds": seconds, "most": most, "ran": ran},
+    )
+    return job
+
+
+@pytest.mark.parametrize(
+    ("asked", "left", "timeout"), [(30, 30, 40), (500, 90, 100), (5, 10, 20), (0.5, 10, 20)]
+)
+def test_a_job_is_given_the_time_its_type_allows_and_never_less_than_it_had(
+    session: Session, asked: float, left: float, timeout: float
+) -> None:
+    job = _with_time(session, seconds=20, most=100, ran=10)
+
+    assert work.give_time(session, job.id, 1, seconds=asked) == pytest.approx(left)
+
+    assert session.scalar(text("SELECT timeout_seconds FROM active")) == pytest.approx(timeout)
+
+
+def test_an_attempt_that_does_not_run_is_given_no_time(session: Session) -> None:
+    owner = make_user(session)
+    queued, running = make_job(session, owner, S.QUEUED), make_job(session, owner, S.RUNNING)
+
+    assert work.give_time(session, queued.id, 1, seconds=5) is None
+    assert work.give_time(session, running.id, 2, seconds=5) is None
+
+
+def test_a_parent_learns_how_long_past_its_time_each_job_is(session: Session) -> None:
+    _with_time(session, seconds=20, most=20, ran=27)
+
+    (held,) = work.renew(session, worker=WORKER, pids=[PID], lease=LEASE)
+
+    assert held.overdue_seconds == pytest.approx(7)
+
+
 # Giving back
 
 
@@ -417,6 +534,19 @@ def test_what_is_given_back_is_ready_at_its_old_place_and_not_counted(session: S
     assert (job.attempts_forgiven, job.worker, job.progress_fraction) == (1, None, None)
     assert _attempt(session, job).outcome == Outcome.INTERRUPTED
     assert _fed(session) == [(FeedKind.LINED, job.id), (FeedKind.RELEASED, job.id)]
+
+
+def test_what_was_to_stop_has_stopped_when_it_is_given_back(session: Session) -> None:
+    owner = make_user(session)
+    cancelled, other = make_job(session, owner, S.RUNNING), make_job(session, owner, S.RUNNING)
+    cancel(session, cancelled.id)
+
+    moves = work.give_back(session, [(cancelled.id, 1), (other.id, 1)])
+
+    assert [(move.id, move.status) for move in moves] == [
+        (cancelled.id, S.CANCELLED),
+        (other.id, S.READY),
+    ]
 
 
 def test_a_queued_job_given_back_is_not_sent_any_more(session: Session) -> None:

@@ -1,0 +1,51 @@
+"""Forgetting what was finished long ago."""
+
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from scheduler.store.moves import run
+
+# A job is kept as long as another waits for it, whatever its age.
+_OLD = text("""
+SELECT id FROM jobs
+WHERE finished_at < :finished_before
+  AND (status <> :is_failed OR discarded_at IS NOT NULL OR finished_at < :failed_before)
+  AND NOT EXISTS (
+      SELECT FROM dependencies JOIN jobs AS child ON child.id = dependencies.child_id
+      WHERE dependencies.parent_id = jobs.id AND child.finished_at IS NULL
+  )
+ORDER BY finished_at LIMIT :limit
+FOR UPDATE OF jobs SKIP LOCKED
+""")
+
+# Apart from finding them, so that the planner knows how few they are.
+_FORGET = text("""
+WITH said AS (DELETE FROM job_logs WHERE job_id = ANY(:jobs)),
+happened AS (DELETE FROM job_events WHERE job_id = ANY(:jobs)),
+tried AS (DELETE FROM attempts WHERE job_id = ANY(:jobs)),
+waited AS (DELETE FROM dependencies WHERE child_id = ANY(:jobs)),
+awaited AS (DELETE FROM dependencies WHERE parent_id = ANY(:jobs) AND child_id <> ALL(:jobs))
+DELETE FROM jobs WHERE id = ANY(:jobs)
+""")
+
+
+def forget_finished(
+    session: Session, *, finished_before: datetime, failed_before: datetime, limit: int
+) -> int:
+    """Delete jobs that ended before these instants, with all that is kept of them.
+
+    Dead letters have a term of their own. Returns how many were deleted, *limit* at most.
+    """
+    old = run(
+        session,
+        _OLD,
+        finished_before=finished_before,
+        failed_before=failed_before,
+        limit=limit,
+    )
+    jobs = list(old.scalars())
+    if jobs:
+        run(session, _FORGET, jobs=jobs)
+    return len(jobs)

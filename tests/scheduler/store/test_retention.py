@@ -1,0 +1,109 @@
+"""What was finished long ago is forgotten, with all that was kept of it."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from scheduler.models import Attempt, Base, Dependency, Job, JobEvent, JobLog
+from scheduler.states import FINISHED, UNFINISHED, JobStatus
+from scheduler.store import work
+from scheduler.store.retention import forget_finished
+from tests.factories import MINUTE, NOON, make_dependency, make_job, make_user
+
+S = JobStatus
+END = NOON + MINUTE  # of every finished job
+DAY = timedelta(days=1)
+
+
+def _forget(session: Session, *, keep: timedelta = DAY, keep_failed: timedelta = DAY) -> int:
+    now = END + 2 * DAY
+    return forget_finished(
+        session, finished_before=now - keep, failed_before=now - keep_failed, limit=10
+    )
+
+
+def _left(session: Session) -> list[int]:
+    return list(session.scalars(select(Job.id).order_by(Job.id)))
+
+
+@pytest.mark.parametrize("status", sorted(FINISHED))
+def test_a_finished_job_is_forgotten_with_everything_that_names_it(
+    session: Session, status: JobStatus
+) -> None:
+    owner = make_user(session)
+    job = make_job(session, owner, status)
+    work.append_logs(session, job.id, 1, [work.LogLine(NOON, "info", "x")])
+    event = {"owner_id": owner.id, "at": NOON, "verb": "x", "status": status, "attempt": 1}
+    session.add(JobEvent(job_id=job.id, **event))
+    make_dependency(session, job, make_job(session, owner, S.COMPLETED))
+
+    assert _forget(session) == 2
+
+    for table in (Job, Attempt, JobLog, JobEvent, Dependency):
+        assert session.scalar(select(func.count()).select_from(table)) == 0
+
+
+def test_every_table_that_names_a_job_is_seen_to() -> None:
+    naming = {
+        table.name
+        for table in Base.metadata.tables.values()
+        for key in table.foreign_keys
+        if key.column.table.name == "jobs"
+    }
+
+    of_unfinished_jobs = {"ready", "active", "outbox"}
+    assert naming - of_unfinished_jobs == {
+        "timers",
+        "dependencies",
+        "attempts",
+        "job_events",
+        "job_logs",
+    }
+
+
+@pytest.mark.parametrize("status", sorted(UNFINISHED))
+def test_an_unfinished_job_is_kept_however_old(session: Session, status: JobStatus) -> None:
+    job = make_job(session, make_user(session), status)
+
+    assert _forget(session) == 0
+    assert _left(session) == [job.id]
+
+
+def test_what_is_not_old_enough_is_kept(session: Session) -> None:
+    make_job(session, make_user(session), S.COMPLETED)
+
+    assert _forget(session, keep=3 * DAY) == 0
+    assert _forget(session, keep=DAY) == 1
+
+
+def test_dead_letters_have_a_term_of_their_own_until_they_are_discarded(session: Session) -> None:
+    owner = make_user(session)
+    letter = make_job(session, owner, S.FAILED)
+    make_job(session, owner, S.FAILED, discarded_at=END)
+
+    assert _forget(session, keep_failed=3 * DAY) == 1
+    assert _left(session) == [letter.id]
+    assert _forget(session, keep_failed=DAY) == 1
+
+
+def test_a_job_is_kept_while_another_waits_for_it_or_ran_after_it_and_is_not_finished(
+    session: Session,
+) -> None:
+    owner = make_user(session)
+    parent, child = make_job(session, owner, S.COMPLETED), make_job(session, owner, S.BLOCKED)
+    make_dependency(session, child, parent)
+
+    assert _forget(session) == 0
+
+
+def test_the_oldest_go_first_and_no_more_than_asked_for(session: Session) -> None:
+    owner = make_user(session)
+    ends = [END - timedelta(hours=hours) for hours in (1, 3, 2)]
+    jobs = [make_job(session, owner, S.COMPLETED, finished_at=end) for end in ends]
+
+    forgotten = forget_finished(session, finished_before=END, failed_before=END, limit=2)
+
+    assert forgotten == 2
+    assert _left(session) == [jobs[0].id]
