@@ -54,13 +54,18 @@ class Defaults(TypedDict, total=False):
     cpu_units: float
     memory_mb: int
     timeout_seconds: float
+    max_timeout_seconds: float | None
     retry_config: Mapping[str, Any]
     executor: Executor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobKind:
-    """One kind of job. *retry_config* needs to name only what differs from the usual."""
+    """One kind of job. *retry_config* needs to name only what differs from the usual.
+
+    *max_timeout_seconds* is the most a submission, or a running job, may ask for; None leaves
+    submissions any timeout and running jobs the one they have.
+    """
 
     name: str
     payload: type[BaseModel]
@@ -69,6 +74,7 @@ class JobKind:
     cpu_units: float = 1
     memory_mb: int = 128
     timeout_seconds: float = 300
+    max_timeout_seconds: float | None = None
     retry_config: Mapping[str, Any] = field(default_factory=dict)
     executor: Executor = Executor.CELERY
 
@@ -79,6 +85,8 @@ class JobKind:
             raise ValueError(f"unknown retry settings of {self.name}: {sorted(unknown)}")
         if min(self.cpu_units, self.memory_mb, self.timeout_seconds) <= 0:
             raise ValueError(f"the sizes of {self.name} must be above 0")
+        if self.max_timeout_seconds is not None and self.max_timeout_seconds < self.timeout_seconds:
+            raise ValueError(f"the longest timeout of {self.name} must not be below its usual one")
 
     @property
     def payload_schema(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What a handler may do, and what it may raise.
 
 Raise ``DoNotRetry`` when another attempt would end the same way, ``RetryAfter`` to choose when the
-next one starts; any other exception is retried by the job's own rules. ``Cancelled`` is what a job
-that is to stop gets: let it pass after cleaning up.
+next one starts; any other exception is retried by the job's own rules. ``Snooze`` puts the job off
+without using up an attempt, and ``CancelJob`` cancels it: there is nothing for it to do.
+``Cancelled`` is what a job that is to stop gets: let it pass after cleaning up.
 """
 
 import math
@@ -32,6 +33,18 @@ class RetryAfter(Exception):
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message or f"to be tried again after {seconds:g} s")
         self.seconds = seconds
+
+
+class Snooze(Exception):
+    """The job is to be run again after *seconds*; this one was no attempt."""
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"put off for {seconds:g} s")
+        self.seconds = seconds
+
+
+class CancelJob(Exception):
+    """The job is cancelled by its own handler, which says why: that is no failure."""
 
 
 class Cancelled(BaseException):
@@ -120,7 +133,13 @@ class Context:
     installation says about mail servers, directories and the like.
     """
 
-    def __init__(self, claim: Claim, settings: Settings, notebook: Notebook) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        settings: Settings,
+        notebook: Notebook,
+        give_time: Callable[[float], float] | None = None,
+    ) -> None:
         self.job_id = claim.job_id
         self.owner = claim.owner
         self.attempt = claim.attempt
@@ -128,6 +147,7 @@ class Context:
         self.idempotency_key = claim.idempotency_key
         self.settings = settings
         self._notebook = notebook
+        self._give_time = give_time
         self._stop = threading.Event()
 
     def progress(self, fraction: float | None, message: str | None = None) -> None:
@@ -160,6 +180,16 @@ class Context:
     def error(self, message: str) -> None:
         """Write an error to the job's log."""
         self.log("error", message)
+
+    def extend(self, seconds: float) -> float:
+        """Ask to run for *seconds* from now, and return how many are left.
+
+        They are fewer when the job's type allows no more, or while Postgres is away, and never
+        fewer than before.
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError("seconds must be above 0")
+        return seconds if self._give_time is None else self._give_time(seconds)
 
     def cancelled(self) -> bool:
         """Tell whether the job is to stop."""

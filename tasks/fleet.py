@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.store import fleet, work
 from scheduler.store.fleet import TypeSpec, WorkerOffer
 from scheduler.store.moves import Move
@@ -58,6 +59,9 @@ class Processes(Protocol):
 
     def forget(self, pid: int) -> None:
         """Name a lost process no more."""
+
+    def is_reporting(self, pid: int) -> bool:
+        """Tell whether a process has only outcomes to write."""
 
 
 Unstarted = Callable[[], list[Wanted] | None]
@@ -219,7 +223,10 @@ class Fleet:
         self._asked_since = {one: self._asked_since.get(one, now) for one in asked}
         for one, since in self._asked_since.items():
             if now - since >= CANCEL_GRACE.total_seconds():
-                self._kill(one, asked[one], now)
+                self._kill(one, asked[one], self._at_fault, now)
+        for late in held:
+            if late.overdue_seconds >= HARD_LIMIT_GRACE_SECONDS:
+                self._kill((late.id, late.attempt), late.pid, self._timed_out, now)
         self._at_fault = _lately(self._at_fault, now)
         self._timed_out = _lately(self._timed_out, now)
 
@@ -228,11 +235,12 @@ class Fleet:
         living = sorted(self._processes.living())
         return self._once(partial(work.renew, worker=self._offer.name, pids=living, lease=LEASE))
 
-    def _kill(self, attempt: Wanted, pid: int, now: float) -> None:
-        if pid not in self._processes.living():
+    def _kill(self, attempt: Wanted, pid: int, noted: dict[Wanted, float], now: float) -> None:
+        """End a process whose job does not stop, and note why; one that reports has stopped."""
+        if pid not in self._processes.living() or self._processes.is_reporting(pid):
             return
-        log.warning("a cancelled job did not stop", extra={"attempt": attempt, "pid": pid})
-        self._at_fault[attempt] = now
+        log.warning("a job did not stop", extra={"attempt": attempt, "pid": pid})
+        noted[attempt] = now
         os.kill(pid, signal.SIGKILL)
 
     def _bury_lost(self) -> None:
@@ -261,7 +269,7 @@ class Fleet:
         if attempt in self._timed_out:
             said = "killed: it did not stop when its time was over"
             return Failure(*attempt, TIME_LIMIT, said)
-        return lost(*attempt, f"process {pid} ended")
+        return lost(*attempt, f"process {pid} ended", crashed=True)
 
     def _give_back_unstarted(self) -> None:
         while self._unstarted:

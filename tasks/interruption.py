@@ -12,6 +12,7 @@ earlier, and may hit the job after the one it was meant for; here it is ignored.
 
 import signal
 import threading
+import time
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Self
@@ -27,6 +28,7 @@ class Interruptible:
 
     def __init__(self, limit: timedelta) -> None:
         self._limit = limit
+        self._ends_at = 0.0
         self._wanted: BaseException | None = None
         self._open = False
 
@@ -37,12 +39,21 @@ class Interruptible:
         if self._open and main is not None:
             signal.pthread_kill(main, signal.SIGUSR2)
 
+    def left(self) -> float:
+        """Return how many seconds are left of its time."""
+        return max(0.0, self._ends_at - time.monotonic())
+
+    def allow(self, seconds: float) -> None:
+        """Let the block run for *seconds* from now. For the main thread."""
+        self._limit += timedelta(seconds=seconds - self.left())
+        self._run_for(seconds)
+
     def __enter__(self) -> Self:
         signal.signal(signal.SIGUSR1, _ignore)
         signal.signal(signal.SIGUSR2, self._on_ask)
         signal.signal(signal.SIGALRM, self._on_limit)
         self._open = True
-        signal.setitimer(signal.ITIMER_REAL, self._limit.total_seconds())
+        self._run_for(self._limit.total_seconds())
         return self
 
     def __exit__(
@@ -54,6 +65,10 @@ class Interruptible:
         # The handlers stay: without one, a signal that is still on its way would end the process.
         self._open = False
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _run_for(self, seconds: float) -> None:
+        self._ends_at = time.monotonic() + seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _on_ask(self, _signum: int, _frame: FrameType | None) -> None:
         if self._wanted is not None:

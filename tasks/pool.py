@@ -94,9 +94,11 @@ class TaskPool(PreforkPool):  # type: ignore[misc]  # Celery ships no annotation
 
     def living(self) -> set[int]:
         """Return the ids of the processes that have not been found dead; none once stopped."""
+        return {each.pid for each in self._processes() if each.pid is not None}  # None: not begun
+
+    def _processes(self) -> tuple[Any, ...]:
         pool = self._pool
-        listed = tuple(pool._pool) if pool else ()  # noqa: SLF001 - the only list of them
-        return {process.pid for process in listed if process.pid is not None}  # None: not begun
+        return tuple(pool._pool) if pool else ()  # noqa: SLF001 - the only list of them
 
     def lost(self) -> set[int]:
         """Return the ids of processes that were started and are gone, until they are forgotten.
@@ -109,3 +111,7 @@ class TaskPool(PreforkPool):  # type: ignore[misc]  # Celery ships no annotation
     def forget(self, pid: int) -> None:
         """Name a lost process no more."""
         self._started.discard(pid)
+
+    def is_reporting(self, pid: int) -> bool:
+        """Tell whether a process has only outcomes to write."""
+        return any(each.pid == pid and _is_reporting(each.index) for each in self._processes())

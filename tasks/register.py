@@ -23,6 +23,7 @@ def specs_of_kinds(kinds: Iterable[JobKind]) -> list[TypeSpec]:
             cpu_units=kind.cpu_units,
             memory_mb=kind.memory_mb,
             timeout_seconds=kind.timeout_seconds,
+            max_timeout_seconds=kind.max_timeout_seconds,
             retry_config=kind.full_retry_config,
             executor=kind.executor,
         )

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler.states import CancelReason
 from scheduler.store import work
 from scheduler.store.moves import Move
 from scheduler.store.work import Claim, Failure, Success
@@ -27,13 +29,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """An attempt that has stopped because its job was cancelled."""
+    """An attempt that has stopped because its job was cancelled, by others or by itself."""
 
     id: int
     attempt: int
+    reason: CancelReason = CancelReason.BY_USER
+    message: str = "stopped on request"
 
 
-Ending = Success | Failure | Stopped
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """An attempt whose handler puts its job off."""
+
+    id: int
+    attempt: int
+    delay: timedelta
+
+
+Ending = Success | Failure | Stopped | Snoozed
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +133,9 @@ def _end(session: Session, endings: Sequence[Ending]) -> list[Move]:
         if isinstance(ending, Failure):
             moves += work.fail(session, ending)
         elif isinstance(ending, Stopped):
-            moves += work.stop(session, ending.id, ending.attempt)
+            moves += work.stop(
+                session, ending.id, ending.attempt, reason=ending.reason, message=ending.message
+            )
+        elif isinstance(ending, Snoozed):
+            moves += work.snooze(session, ending.id, ending.attempt, delay=ending.delay)
     return moves

@@ -20,15 +20,26 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from scheduler.settings import Settings
+from scheduler.states import CancelReason
 from scheduler.store import work
 from scheduler.store.moves import Move
 from scheduler.store.work import Claim, Failure, Success
+from tasks import memory
 from tasks.catalogue import Catalogue
-from tasks.context import Cancelled, Context, DoNotRetry, Notebook, RetryAfter
+from tasks.context import (
+    CancelJob,
+    Cancelled,
+    Context,
+    DoNotRetry,
+    Notebook,
+    RetryAfter,
+    Snooze,
+)
 from tasks.interruption import Interruptible
 from tasks.ledger import Ledger
+from tasks.memory import MemoryExceeded
 from tasks.outcome import ResultInvalid, checked, clean
-from tasks.reports import Ending, Report, Reports, Stopped
+from tasks.reports import Ending, Report, Reports, Snoozed, Stopped
 from tasks.usage import Gauge, Usage
 from tasks.watcher import LEASE, Watched, Watcher
 
@@ -129,17 +140,19 @@ class Runner:
 
     def _attempt(self, claim: Claim, batch: Batch) -> Report:
         notebook = Notebook(self._watcher.nudge)
-        context = Context(claim, self._settings, notebook)
         block = Interruptible(timedelta(seconds=claim.timeout_seconds))
+        give_time = partial(self._give_time, claim, block)
+        context = Context(claim, self._settings, notebook, give_time)
         on_long = partial(self._give_back_rest, batch)
         gauge = Gauge.started()
-        with self._watcher.watching(Watched(claim, context, notebook, block, on_long)):
+        watched = Watched(claim, context, notebook, block, gauge, on_long)
+        with self._watcher.watching(watched):
             ending = self._end_of(claim, context, block, gauge)
         return Report(claim, ending, notebook.take())
 
     def _end_of(self, claim: Claim, context: Context, block: Interruptible, gauge: Gauge) -> Ending:
         try:
-            with block:
+            with memory.wall(claim.memory_mb), block:
                 result = self._call(claim, context)
             kept = checked(result)
         except BaseException as error:
@@ -156,6 +169,21 @@ class Runner:
         if claim.type in self._tasks:
             return _call_task(self._tasks[claim.type], claim.payload)
         raise UnknownToThisWorker(f"this worker has no job type named {claim.type}")
+
+    def _give_time(self, claim: Claim, block: Interruptible, seconds: float) -> float:
+        """Let the handler run for longer; return how many seconds it has left."""
+
+        def give(session: Session) -> float | None:
+            return work.give_time(session, claim.id, claim.attempt, seconds=seconds)
+
+        try:
+            left = self._ledger.once(give, durable=False)
+        except DBAPIError as problem:
+            log.warning("no time was given", extra={"problem": str(problem.orig)})
+            left = None
+        if left is not None and left > block.left():
+            block.allow(left)
+        return block.left()
 
     def _give_back_rest(self, batch: Batch) -> None:
         rest = batch.take_rest()
@@ -188,8 +216,14 @@ def _call_task(task: Any, payload: dict[str, Any]) -> Any:
 
 def ending_of(error: BaseException, claim: Claim, context: Context, used: Usage) -> Ending:
     """Say what becomes of a job whose handler raised *error*."""
-    if isinstance(error, Cancelled) and context.cancelled():
-        return Stopped(claim.id, claim.attempt)
+    match error:
+        case Cancelled() if context.cancelled():
+            return Stopped(claim.id, claim.attempt)
+        case CancelJob():
+            said = _message(error) or "cancelled by its handler"
+            return Stopped(claim.id, claim.attempt, CancelReason.BY_ITSELF, said)
+        case Snooze():
+            return Snoozed(claim.id, claim.attempt, timedelta(seconds=max(0.0, error.seconds)))
     failure = Failure(
         claim.id,
         claim.attempt,
@@ -208,7 +242,10 @@ def _particulars(error: BaseException, claim: Claim) -> dict[str, Any]:
     match error:
         case SoftTimeLimitExceeded():
             particulars["error_type"] = TIME_LIMIT
-            particulars["error_message"] = f"stopped after {claim.timeout_seconds:g} s"
+            particulars["error_message"] = f"stopped after {error.args[0]:g} s"
+        case MemoryError():
+            particulars["error_type"] = MemoryExceeded.__name__
+            particulars["error_message"] = f"asked for far more than its {claim.memory_mb} MB"
         case ValidationError():
             particulars = {"error_type": "PayloadInvalid", "traceback": None, "retryable": False}
         case ResultInvalid():

@@ -1,30 +1,34 @@
 """The thread beside a running handler.
 
-It renews the attempt's lease, notices that the job is to stop, writes down what the handler says,
-and gives back the rest of a message whose present job takes long. It only runs statements while a
-job runs: the first comes after a second, so that short jobs cost none.
+It renews the attempt's lease, notices that the job is to stop or holds too much memory, writes down
+what the handler says, and gives back the rest of a message whose present job takes long. It only
+runs statements while a job runs: the first comes after a second, so that short jobs cost none.
 
 A loop in C that holds the interpreter holds this thread too. The parent process renews the leases
 of its living children for that reason, and ends those that do not stop.
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from scheduler.store import work
-from scheduler.store.work import Beat, Claim
+from scheduler.store.work import Beat, Claim, Failure
 from tasks.context import Cancelled, Context, Notebook
 from tasks.interruption import Interruptible
 from tasks.ledger import Ledger, tell_notes, write_notes
+from tasks.memory import MemoryExceeded
 from tasks.reports import Reports
+from tasks.usage import Gauge
 
 LEASE = timedelta(seconds=30)
 """How long a worker may be silent before its attempts are run elsewhere."""
@@ -32,7 +36,10 @@ LEASE = timedelta(seconds=30)
 NOTE_SECONDS = 0.25
 """How far apart the writes of what a handler says are, at least."""
 
-_BEAT_SECONDS = 1.0  # also how soon a cancel is noticed
+MEMORY_GRACE = timedelta(seconds=5)
+"""How long a job that was told it holds too much may go on before its process ends."""
+
+_BEAT_SECONDS = 1.0  # also how soon a cancel is noticed, or too much memory
 _RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -46,10 +53,12 @@ class Watched:
     context: Context
     notebook: Notebook
     block: Interruptible
+    gauge: Gauge
     on_long: Callable[[], None]
     beat_at: float = field(default_factory=lambda: time.monotonic() + _BEAT_SECONDS)
     note_at: float = 0.0
     asked_to_stop: bool = False
+    over_memory_at: float | None = None
     over: bool = False
     writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -147,8 +156,39 @@ class Watcher:
                     self._write_notes(watched)
         if now >= watched.beat_at:
             watched.beat_at = now + _BEAT_SECONDS
+            self._weigh(watched, now)
             self._beat(watched)
             watched.on_long()
+
+    def _weigh(self, watched: Watched, now: float) -> None:
+        """Interrupt a handler that holds too much; if it goes on, end its attempt and process."""
+        held, allowed = watched.gauge.held_mb(), watched.claim.memory_mb
+        if held <= allowed:
+            return
+        said = f"held {held:.0f} MB, more than its {allowed} MB"
+        if watched.over_memory_at is None:
+            watched.over_memory_at = now
+            watched.block.ask(MemoryExceeded(said))
+        elif now - watched.over_memory_at >= MEMORY_GRACE.total_seconds():
+            self._end_process(watched, f"{said}, and did not stop")
+
+    def _end_process(self, watched: Watched, said: str) -> None:
+        claim, used = watched.claim, watched.gauge.read()
+        failure = Failure(
+            claim.id,
+            claim.attempt,
+            MemoryExceeded.__name__,
+            said,
+            peak_memory_mb=used.peak_memory_mb,
+            cpu_seconds=used.cpu_seconds,
+        )
+        with watched.writing:
+            if watched.over:
+                return
+            self._ledger.tell(self._ledger.once(partial(work.fail, failure=failure), durable=True))
+            log.warning("a job's memory did not shrink", extra={"job_id": claim.job_id})
+            logging.shutdown()
+            os._exit(1)
 
     def _write_notes(self, watched: Watched) -> None:
         claim, notes = watched.claim, watched.notebook.take()

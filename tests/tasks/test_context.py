@@ -35,6 +35,19 @@ def test_a_context_names_its_attempt(desk: Desk) -> None:
     assert not context.is_last_attempt
 
 
+def test_asking_for_time_tells_how_much_is_left(tmp_path: Path) -> None:
+    settings, notebook = make_home_settings(tmp_path), Notebook(lambda: None)
+    context = Context(make_claim(), settings, notebook, lambda seconds: seconds / 2)
+
+    assert context.extend(10) == 5
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_only_time_that_makes_sense_can_be_asked_for(desk: Desk, seconds: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        desk.context.extend(seconds)
+
+
 def test_of_many_progresses_only_the_latest_is_kept(desk: Desk) -> None:
     for step in range(10):
         desk.context.progress(step / 10, f"step {step}")

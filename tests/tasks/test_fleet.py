@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from scheduler import retry
+from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.events import WAKE_KEY
 from scheduler.models import JobType, Worker
 from scheduler.states import JobStatus
@@ -35,6 +36,7 @@ class Numbers:
     def __init__(self) -> None:
         self.started = {ALIVE, OTHER}
         self.alive = {ALIVE, OTHER}
+        self.reporting: set[int] = set()
 
     def living(self) -> set[int]:
         return set(self.alive)
@@ -44,6 +46,9 @@ class Numbers:
 
     def forget(self, pid: int) -> None:
         self.started.discard(pid)
+
+    def is_reporting(self, pid: int) -> bool:
+        return pid in self.reporting
 
 
 class Post:
@@ -219,11 +224,57 @@ def test_a_process_killed_for_its_time_limit_says_so_although_told_twice(post: P
     assert post.jobs.status(attempts[0]) is JobStatus.READY
 
 
-def test_a_process_that_does_not_stop_for_a_cancel_is_killed_after_the_grace(
-    post: Post, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Which processes were sent what; none is."""
     kills: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: kills.append((pid, number)))
+    return kills
+
+
+def _ran_for(engine: Engine, attempt: Wanted, seconds: float) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE active SET claimed_at = now() - make_interval(secs => :s) WHERE job_id = :j"
+            ),
+            {"s": seconds, "j": attempt[0]},
+        )
+
+
+def test_a_process_whose_job_goes_on_after_its_time_is_killed_after_the_grace(
+    post: Post, kills: list[tuple[int, int]], committed_engine: Engine
+) -> None:
+    attempt = post.running(ALIVE)[0]
+    post.running(OTHER)
+
+    _ran_for(committed_engine, attempt, 60 + HARD_LIMIT_GRACE_SECONDS - 1)
+    post.turn()
+    assert kills == []
+    _ran_for(committed_engine, attempt, 60 + HARD_LIMIT_GRACE_SECONDS)
+    post.turn(after=3)
+    assert kills == [(ALIVE, signal.SIGKILL)]
+
+    post.die(ALIVE)
+    post.turn()
+    assert post.jobs.look(attempt).error_type == "TimeLimitExceeded"
+
+
+def test_a_process_that_has_only_to_report_is_left_alone(
+    post: Post, kills: list[tuple[int, int]], committed_engine: Engine
+) -> None:
+    attempt = post.running(ALIVE)[0]
+    post.processes.reporting.add(ALIVE)
+    _ran_for(committed_engine, attempt, 1000)
+
+    post.turn()
+
+    assert kills == []
+
+
+def test_a_process_that_does_not_stop_for_a_cancel_is_killed_after_the_grace(
+    post: Post, kills: list[tuple[int, int]]
+) -> None:
     attempt = post.running(ALIVE)[0]
     post.running(OTHER)
     post.jobs.run(lambda session: cancel(session, attempt[0]))

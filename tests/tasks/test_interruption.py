@@ -35,6 +35,22 @@ def test_a_block_of_python_is_interrupted() -> None:
         spin()
 
 
+def test_a_block_that_is_given_time_ends_after_that() -> None:
+    block = Interruptible(SHORT)
+
+    def ask_and_spin() -> None:
+        block.allow(0.4)
+        assert 0.2 < block.left() <= 0.4
+        spin()
+
+    began = time.monotonic()
+    with pytest.raises(SoftTimeLimitExceeded) as told, block:
+        ask_and_spin()
+
+    assert time.monotonic() - began >= 0.4
+    assert told.value.args[0] == pytest.approx(0.4, abs=0.1)
+
+
 def test_a_sleep_in_one_call_is_interrupted() -> None:
     block = Interruptible(LONG)
     ask_soon(block)

@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -22,8 +25,9 @@ from scheduler.models import JobEvent, JobLog
 from scheduler.settings import Settings
 from scheduler.states import JobStatus
 from scheduler.store.cancellation import cancel
+from tasks import watcher
 from tasks.catalogue import Catalogue, Payload, Timed, job_type
-from tasks.context import Cancelled, Context, DoNotRetry, RetryAfter
+from tasks.context import CancelJob, Cancelled, Context, DoNotRetry, RetryAfter, Snooze
 from tasks.ledger import Ledger
 from tasks.runner import Runner
 from tests.services import eventually
@@ -112,16 +116,18 @@ def test_use_of_memory_and_cpu_is_recorded(bench: Bench) -> None:
         block[::4096] = b"x" * len(block[::4096])
         sum(range(3_000_000))
 
-    heavy, light = bench.run(work), bench.run(lambda _: None)
+    heavy, light = bench.run(work, memory_mb=300), bench.run(lambda _: None)
 
-    assert bench.jobs.attempt(heavy).peak_memory_mb > 200
+    assert 190 < bench.jobs.attempt(heavy).peak_memory_mb < 210
     assert bench.jobs.attempt(heavy).cpu_seconds > 0.02
-    assert bench.jobs.attempt(light).peak_memory_mb < bench.jobs.attempt(heavy).peak_memory_mb
+    assert bench.jobs.attempt(light).peak_memory_mb < 20
 
 
 ENDINGS = [
     (raiser(ValueError("no\x00")), JobStatus.RETRYING, "ValueError", "no\N{REPLACEMENT CHARACTER}"),
-    (raiser(MemoryError()), JobStatus.RETRYING, "MemoryError", "MemoryError"),
+    (raiser(MemoryError()), JobStatus.RETRYING, "MemoryExceeded", "more than its 128 MB"),
+    (raiser(CancelJob("nothing to do")), JobStatus.CANCELLED, None, ""),
+    (raiser(Snooze(60)), JobStatus.RETRYING, None, ""),
     (raiser(SystemExit(3)), JobStatus.RETRYING, "SystemExit", "3"),
     (raiser(KeyboardInterrupt()), JobStatus.RETRYING, "KeyboardInterrupt", "KeyboardInterrupt"),
     (raiser(Cancelled()), JobStatus.RETRYING, "Cancelled", "Cancelled"),
@@ -138,7 +144,7 @@ ENDINGS = [
     ("act", "status", "error", "said"), ENDINGS, ids=[f"{e[2]}-{e[3]}" for e in ENDINGS]
 )
 def test_whatever_a_handler_does_ends_its_attempt_only(
-    bench: Bench, act: Act, status: JobStatus, error: str, said: str
+    bench: Bench, act: Act, status: JobStatus, error: str | None, said: str
 ) -> None:
     attempt = bench.run(act)
 
@@ -146,6 +152,157 @@ def test_whatever_a_handler_does_ends_its_attempt_only(
     assert (job.status, job.error_type) == (status, error)
     assert said in (job.error_message or "")
     assert bench.jobs.status(bench.run(lambda _: 1)) is JobStatus.COMPLETED
+
+
+def test_a_job_that_cancels_itself_says_why(bench: Bench) -> None:
+    attempt = bench.run(raiser(CancelJob("nothing to do")))
+
+    assert bench.jobs.look(attempt).reason == "cancelled_by_itself"
+    assert bench.jobs.attempt(attempt).error_message == "nothing to do"
+
+
+def test_a_job_that_is_put_off_is_due_when_it_said(bench: Bench) -> None:
+    attempt = bench.run(raiser(Snooze(3600)))
+
+    job, tried = bench.jobs.look(attempt), bench.jobs.attempt(attempt)
+    assert job.due_at is not None
+    assert tried.finished_at is not None
+    assert (job.due_at - tried.finished_at).total_seconds() == pytest.approx(3600)
+    assert (job.attempts_forgiven, tried.outcome) == (1, "snoozed")
+
+
+# Memory
+
+
+def _fill(megabytes: int) -> bytearray:
+    block = bytearray(megabytes * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    return block
+
+
+def test_a_job_may_hold_what_it_asked_for(bench: Bench) -> None:
+    def work(context: Context) -> int:
+        held = _fill(90)
+        context.wait(1.5)
+        return len(held)
+
+    attempt = bench.run(work, memory_mb=100)
+
+    assert bench.jobs.status(attempt) is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_job_that_holds_more_is_ended_with_a_clear_error(bench: Bench, *, swallows: bool) -> None:
+    def work(_context: Context) -> None:
+        held = [_fill(200)]
+        try:
+            spin(_context)
+        except Exception:
+            if not swallows:
+                raise
+        held.clear()
+
+    attempt = bench.run(work, memory_mb=100)
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.error_type) == (JobStatus.RETRYING, "MemoryExceeded")
+    assert "more than its 100 MB" in (job.error_message or "")
+    assert bench.jobs.attempt(attempt).peak_memory_mb > 150
+    assert bench.jobs.status(bench.run(lambda _: 1)) is JobStatus.COMPLETED
+
+
+def test_memory_of_children_counts(bench: Bench) -> None:
+    hog = "b = bytearray(200 * 2**20); b[::4096] = b'x' * len(b[::4096]); input()"
+
+    def work(_context: Context) -> None:
+        with subprocess.Popen([sys.executable, "-c", hog], stdin=subprocess.PIPE) as child:
+            try:
+                spin(_context)
+            finally:
+                child.kill()
+
+    attempt = bench.run(work, memory_mb=100)
+
+    assert bench.jobs.look(attempt).error_type == "MemoryExceeded"
+
+
+def test_a_request_for_far_more_is_refused_at_once(bench: Bench) -> None:
+    attempt = bench.run(lambda _: len(bytearray(10 * 2**30)), memory_mb=100)
+
+    job = bench.jobs.look(attempt)
+    assert (job.error_type, job.error_message) == (
+        "MemoryExceeded",
+        "asked for far more than its 100 MB",
+    )
+
+
+def test_a_job_that_holds_on_to_its_memory_ends_with_its_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, exits = threading.Event(), []
+
+    def leave(code: int) -> None:
+        exits.append(code)
+        over.set()
+
+    monkeypatch.setattr(watcher, "MEMORY_GRACE", timedelta(seconds=0.5))
+    monkeypatch.setattr("tasks.watcher.os._exit", leave)
+    monkeypatch.setattr("tasks.watcher.logging.shutdown", lambda: None)
+
+    def work(_context: Context) -> None:
+        held = _fill(200)
+        try:
+            spin(_context)
+        except BaseException:  # noqa: BLE001 - a handler that will not hear
+            over.wait(20)
+        del held
+
+    attempt = bench.run(work, memory_mb=100)
+
+    job = bench.jobs.look(attempt)
+    assert exits[0] == 1
+    assert (job.status, job.error_type) == (JobStatus.RETRYING, "MemoryExceeded")
+    assert "did not stop" in (job.error_message or "")
+
+
+# Time
+
+
+def test_a_job_that_asks_for_time_gets_what_its_type_allows(
+    bench: Bench, committed_engine: Engine
+) -> None:
+    left = []
+
+    def work(context: Context) -> None:
+        with committed_engine.begin() as connection:  # as admission does by the type
+            connection.execute(text("UPDATE active SET max_timeout_seconds = 2"))
+        left.append(context.extend(60))
+        context.wait(60)
+
+    attempt = bench.run(work, timeout_seconds=1.0)
+
+    job = bench.jobs.look(attempt)
+    assert 1.5 < left[0] <= 2
+    assert job.error_type == "TimeLimitExceeded"
+    tried = bench.jobs.attempt(attempt)
+    assert tried.finished_at is not None
+    assert (tried.finished_at - tried.started_at).total_seconds() > 1.8
+
+
+def test_without_postgres_a_job_keeps_the_time_it_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("", {}, Exception("the server is away"))
+
+    def work(context: Context) -> float:
+        with monkeypatch.context() as patch:
+            patch.setattr("tasks.runner.work.give_time", away)
+            return context.extend(1000)
+
+    attempt = bench.run(work, timeout_seconds=30.0)
+
+    assert 0 < bench.jobs.look(attempt).result <= 30
 
 
 def test_the_traceback_begins_in_the_handler(bench: Bench) -> None:
