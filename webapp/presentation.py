@@ -28,6 +28,7 @@ _REASONS: Mapping[str, str] = {
     CancelReason.BY_USER: "Cancelled by a person",
     CancelReason.DEPENDENCY_FAILED: "A job it waited for did not complete",
     CancelReason.DEADLINE_PASSED: "Its deadline to start passed",
+    CancelReason.BY_ITSELF: "Cancelled by its own handler",
 }
 
 _CLASS_BARS: Mapping[str, int] = {
@@ -49,6 +50,7 @@ _MOVES: Mapping[str, str] = {
     "request_cancel": "Asked to stop",
     "cancel": "Cancelled",
     "run_again": "Run again",
+    "snooze": "Put off by itself",
 }
 
 _OUTCOMES: Mapping[str | None, str] = {
@@ -57,6 +59,7 @@ _OUTCOMES: Mapping[str | None, str] = {
     Outcome.FAILED: "Failed",
     Outcome.LOST: "Lost with its worker",
     Outcome.INTERRUPTED: "Interrupted, not counted",
+    Outcome.SNOOZED: "Put off, not counted",
     Outcome.CANCELLED: "Cancelled",
 }
 
@@ -66,6 +69,7 @@ _OUTCOME_TONES: Mapping[str | None, JobStatus] = {
     Outcome.FAILED: JobStatus.FAILED,
     Outcome.LOST: JobStatus.FAILED,
     Outcome.INTERRUPTED: JobStatus.RETRYING,
+    Outcome.SNOOZED: JobStatus.RETRYING,
     Outcome.CANCELLED: JobStatus.CANCELLED,
 }
 
