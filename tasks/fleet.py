@@ -38,6 +38,9 @@ Wanted = tuple[int, int]
 CANCEL_GRACE = timedelta(seconds=5)
 """How long a job that was asked to stop may go on before its process is killed."""
 
+REPORT_PATIENCE = timedelta(seconds=15)
+"""How long a process may take to write an outcome while Postgres answers its parent."""
+
 _LOOK_SECONDS = 0.5
 _RENEW_SECONDS = 2.0  # also how soon an unheard cancel is noticed
 _HEARTBEAT_SECONDS = 5.0
@@ -99,6 +102,7 @@ class Fleet:
         self._paused = False
         self._known_processes = -1
         self._asked_since: dict[Wanted, float] = {}
+        self._reporting_since: dict[Wanted, float] = {}
         self._at_fault: dict[Wanted, float] = {}
         self._timed_out: dict[Wanted, float] = {}
         self._unstarted: list[Unstarted] = []
@@ -164,6 +168,7 @@ class Fleet:
             if not self._away:
                 log.warning("postgres away, still trying", extra={"problem": str(problem.orig)})
             self._away = True
+            self._reporting_since = {}  # they could not write either
         except Exception:
             log.exception("the worker was not looked after")
         else:
@@ -227,8 +232,21 @@ class Fleet:
         for late in held:
             if late.overdue_seconds >= HARD_LIMIT_GRACE_SECONDS:
                 self._kill((late.id, late.attempt), late.pid, self._timed_out, now)
+        self._end_stuck(held, now)
         self._at_fault = _lately(self._at_fault, now)
         self._timed_out = _lately(self._timed_out, now)
+
+    def _end_stuck(self, held: Sequence[Held], now: float) -> None:
+        """End processes that cannot write an outcome although Postgres is there."""
+        reporting = {
+            (one.id, one.attempt): one.pid for one in held if self._processes.is_reporting(one.pid)
+        }
+        since = {one: self._reporting_since.get(one, now) for one in reporting}
+        self._reporting_since = since
+        for one, pid in reporting.items():
+            if now - since[one] >= REPORT_PATIENCE.total_seconds():
+                log.warning("a report got stuck", extra={"attempt": one, "pid": pid})
+                os.kill(pid, signal.SIGKILL)
 
     def _held(self) -> list[Held]:
         """Return what the living processes hold, renewed."""

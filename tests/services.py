@@ -40,6 +40,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -281,9 +282,13 @@ class Stack:
         for name in names:
             self._wait(name)
 
-    def start_worker(self, name: str = "worker1", **environment: str) -> None:
-        """Start a worker, and return when it takes jobs."""
-        self._launch(programs.worker({**self.environment, **environment}, name=name))
+    def start_worker(
+        self, name: str = "worker1", *, include: str | None = None, **environment: str
+    ) -> None:
+        """Start a worker, and return when it takes jobs; *include* is a module with more tasks."""
+        program = programs.worker({**self.environment, **environment}, name=name)
+        more = ("-I", include) if include else ()
+        self._launch(replace(program, command=(*program.command, *more)))
         self._wait(name)
 
     def start_again(self, name: str) -> None:

@@ -20,7 +20,7 @@ from scheduler.states import JobStatus
 from scheduler.store import work
 from scheduler.store.cancellation import cancel
 from scheduler.store.fleet import TypeSpec, WorkerOffer
-from tasks.fleet import CANCEL_GRACE, Fleet
+from tasks.fleet import CANCEL_GRACE, REPORT_PATIENCE, Fleet
 from tasks.ledger import Ledger
 from tasks.watcher import LEASE
 from tests.tasks.conftest import Jobs, Wanted
@@ -270,6 +270,44 @@ def test_a_process_that_has_only_to_report_is_left_alone(
     post.turn()
 
     assert kills == []
+
+
+def test_a_process_that_cannot_report_although_postgres_is_there_is_killed_after_a_while(
+    post: Post, kills: list[tuple[int, int]]
+) -> None:
+    stuck = post.running(ALIVE)[0]
+    post.processes.reporting = {ALIVE, OTHER}
+    patience = REPORT_PATIENCE.total_seconds()
+    post.turn()
+
+    post.running(OTHER)  # another one each time: it gets on
+    post.turn(after=patience - 2)
+    assert kills == []
+    post.turn(after=2)
+    assert kills == [(ALIVE, signal.SIGKILL)]
+
+    post.die(ALIVE)
+    post.turn()
+    assert post.jobs.look(stuck).error_type == "WorkerLost"
+
+
+def test_the_time_in_which_postgres_is_away_does_not_count(
+    post: Post, kills: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post.running(ALIVE)
+    post.processes.reporting = {ALIVE}
+    post.turn()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "once", _away)
+        post.fleet._try(post.fleet.turn, post.now + 3)
+    post.turn(after=60)
+
+    assert kills == []
+
+
+def _away(*_: object, **__: object) -> None:
+    raise OperationalError("", {}, Exception("the server is away"))
 
 
 def test_a_process_that_does_not_stop_for_a_cancel_is_killed_after_the_grace(

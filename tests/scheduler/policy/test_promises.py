@@ -96,6 +96,7 @@ def some_limits(random: Random) -> Limits:
     return Limits(
         capacity=random.choice([capacity, capacity, capacity, None]),
         type_caps={name: random.randint(0, 3) for name in random.sample(TYPES, 1)},
+        type_starts={name: random.randint(0, 3) for name in random.sample(TYPES, 1)},
         paused_classes=frozenset(random.sample(list(JobClass), random.choice([0, 0, 1]))),
         paused_types=frozenset(random.sample(TYPES, random.choice([0, 0, 1]))),
     )
@@ -169,6 +170,9 @@ class After:
     def of_type(self, job_type: str) -> list[Candidate | Running]:
         return [each for each in self.busy if each.job_type == job_type]
 
+    def starts_of(self, job_type: str) -> int:
+        return sum(each.job_type == job_type for each in self.admitted)
+
     def has_room(self, waiting: Candidate) -> bool:
         return (self.seen.limits.capacity or NOTHING).covers(total([*self.busy, waiting]))
 
@@ -176,6 +180,7 @@ class After:
         account = self.seen.accounts[waiting.owner_id]
         group = self.seen.groups.get(account.group_id or 0)
         limit = self.seen.limits.type_caps.get(waiting.job_type)
+        starts = self.seen.limits.type_starts.get(waiting.job_type)
         return (
             not under(account.caps, [*self.of_owner(account.owner_id), waiting])
             or (
@@ -183,6 +188,7 @@ class After:
                 and not under(group.caps, [*self.of_group(group.group_id), waiting])
             )
             or (limit is not None and len(self.of_type(waiting.job_type)) >= limit)
+            or (starts is not None and self.starts_of(waiting.job_type) >= starts)
         )
 
     def is_paused(self, waiting: Candidate) -> bool:
@@ -226,6 +232,8 @@ def test_no_plan_exceeds_the_machine_or_a_cap(seen: Snapshot) -> None:
     for job_type in {each.job_type for each in after.admitted}:
         limit = seen.limits.type_caps.get(job_type)
         assert limit is None or len(after.of_type(job_type)) <= limit
+        starts = seen.limits.type_starts.get(job_type)
+        assert starts is None or after.starts_of(job_type) <= starts
     assert not any(after.is_paused(each) for each in after.admitted)
 
 
