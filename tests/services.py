@@ -296,6 +296,10 @@ class Stack:
         self._launch(self._programs[name])
         self._wait(name)
 
+    def names(self) -> list[str]:
+        """Return the names of all processes there were."""
+        return list(self._logs)
+
     def running(self) -> list[str]:
         """Return the names of the processes that run, in the order in which they began."""
         return [name for name in self._running if self.is_running(name)]

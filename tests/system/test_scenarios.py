@@ -201,6 +201,51 @@ def test_scenario_4_nothing_exceeds_the_capacity_and_light_jobs_fill_gaps(
         assert delay.total_seconds() < 0.4, f"{third} was delayed by jobs behind it"
 
 
+def test_scenario_5_failures_are_retried_as_told_and_end_as_dead_letters(
+    stack: Stack, admin: Client
+) -> None:
+    stack.start_worker()
+
+    jobs = run(admin, scenario(5))
+
+    tries = {name: admin.get(f"/jobs/{name}/attempts")["attempts"] for name in jobs}
+    assert {name: (job["status"], len(tries[name])) for name, job in jobs.items()} == {
+        "flaky": ("completed", 3),
+        "too_slow": ("failed", 2),
+        "hopeless": ("failed", 2),
+        "not_retryable": ("failed", 1),
+        "child_of_hopeless": ("cancelled", 0),
+        "grandchild_of_hopeless": ("cancelled", 0),
+    }
+    assert_about(pauses(tries["flaky"]), [1, 2])
+    assert_about(pauses(tries["hopeless"]), [1])
+    assert_about(pauses(tries["too_slow"]), [1])
+    assert_about(lengths(tries["too_slow"]), [1, 1])
+    assert {one["error"]["type"] for one in tries["too_slow"]} == {"TimeLimitExceeded"}
+    for name in ("child_of_hopeless", "grandchild_of_hopeless"):
+        assert jobs[name]["reason"] == "dependency_failed"
+        assert jobs[name]["started_at"] is None
+
+
+def pauses(tries: list[Body]) -> list[float]:
+    """Return the seconds from the end of each attempt to the start of the next."""
+    return [
+        (at(after, "started_at") - at(before, "finished_at")).total_seconds()
+        for before, after in itertools.pairwise(tries)
+    ]
+
+
+def lengths(tries: list[Body]) -> list[float]:
+    return [(at(one, "finished_at") - at(one, "started_at")).total_seconds() for one in tries]
+
+
+def assert_about(seconds: list[float], wanted: list[float]) -> None:
+    """Check recorded times: never too early, and late by no more than scheduling takes."""
+    assert len(seconds) == len(wanted)
+    for one, due in zip(seconds, wanted, strict=True):
+        assert due - 0.01 <= one <= due + 1.5, (seconds, wanted)
+
+
 def test_scenario_6_a_circle_is_named_and_nothing_is_stored(
     stack: Stack, admin: Client, story: Story
 ) -> None:
