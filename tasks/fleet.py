@@ -7,6 +7,7 @@ keeps trying, and does all of it when Postgres is back.
 """
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -76,7 +77,8 @@ class Fleet:
 
     ``look_now``, ``time_limit_passed``, ``give_back`` and ``drain`` only leave a note and may be
     called from signal handlers and the event loop; the thread does the rest. *is_interrupting*
-    tells whether the processes that end now are ended by this worker's own stop.
+    tells whether the processes that end now are ended by this worker's own stop. A worker that
+    drains for longer than *drain* stops at once and gives back what it runs.
     """
 
     def __init__(
@@ -86,17 +88,20 @@ class Fleet:
         offer: WorkerOffer,
         specs: Sequence[TypeSpec],
         *,
+        drain: timedelta,
         is_interrupting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._ledger = ledger
         self._processes = processes
         self._offer = offer
         self._specs = specs
+        self._drain = drain
         self._is_interrupting = is_interrupting
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
         # A queue of this kind may be used by a signal handler that interrupts its own thread.
         self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._closing = self._draining = self._arrived = self._away = False
+        self._closing = self._arrived = self._away = False
+        self._draining_since: float | None = None
         self._heartbeat_at = self._renew_at = 0.0
         self._at_work = threading.Lock()
         self._paused = False
@@ -148,7 +153,8 @@ class Fleet:
             self._thread.join(_FAREWELL_SECONDS)
 
     def _begin_drain(self) -> None:
-        self._draining = True
+        if self._draining_since is None:
+            self._draining_since = time.monotonic()
         self._heartbeat_at = 0.0
 
     def _begin_farewell(self) -> None:
@@ -156,10 +162,19 @@ class Fleet:
 
     def _run(self) -> None:
         while not self._closing:
+            self._stop_in_time(time.monotonic())
             with self._at_work:
                 self._try(self.turn, time.monotonic())
             self.listen(_LOOK_SECONDS)
         self._try(self.say_farewell)
+
+    def _stop_in_time(self, now: float) -> None:
+        """End a drain that takes too long; whether Postgres is there does not matter."""
+        since = self._draining_since
+        if since is not None and now - since >= self._drain.total_seconds():
+            log.warning("the time to finish what runs is over")
+            self._draining_since = math.inf  # said once
+            os.kill(os.getpid(), signal.SIGQUIT)
 
     def _try(self, act: Callable[..., None], *arguments: float) -> None:
         try:
@@ -194,7 +209,8 @@ class Fleet:
 
     def _beat(self) -> None:
         count = len(self._processes.living())
-        state = "draining" if self._draining else "online"
+        draining = self._draining_since is not None
+        state = "draining" if draining else "online"
         if not self._arrived:
             self._arrive(count)
         known = self._once(
@@ -208,7 +224,7 @@ class Fleet:
         )
         self._arrived = known
         self._known_processes = count
-        if self._draining:
+        if draining:
             self._ledger.announcer.wake()  # there is less to hand out
 
     def _arrive(self, count: int) -> None:

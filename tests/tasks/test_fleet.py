@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -60,7 +61,12 @@ class Post:
         self.interrupting = False
         self.now = 1000.0
         self.fleet = Fleet(
-            ledger, self.processes, offer(), [SPEC], is_interrupting=lambda: self.interrupting
+            ledger,
+            self.processes,
+            offer(),
+            [SPEC],
+            drain=timedelta(seconds=20),
+            is_interrupting=lambda: self.interrupting,
         )
 
     def turn(self, *, after: float = 0.0) -> None:
@@ -148,6 +154,21 @@ def test_a_draining_worker_says_so_at_once_and_leaves_in_the_end(
 
     post.fleet.say_farewell()
     assert worker().state == "stopped"
+
+
+def test_a_drain_that_takes_too_long_is_ended_once(
+    post: Post, kills: list[tuple[int, int]]
+) -> None:
+    post.fleet.drain()
+    post.fleet.listen(0)
+    since = time.monotonic()
+
+    post.fleet._stop_in_time(since + 19)
+    assert kills == []
+    post.fleet._stop_in_time(since + 21)
+    post.fleet._stop_in_time(since + 22)
+
+    assert kills == [(os.getpid(), signal.SIGQUIT)]
 
 
 def test_leases_of_what_living_processes_hold_are_renewed(
