@@ -893,6 +893,9 @@ class TypeAnswer(Answer):
     payload_schema: dict[str, Any] | None
     resource_requirements: Resources
     timeout_seconds: float
+    max_timeout_seconds: float | None = Field(
+        description="The most a submission, or a running job, may ask for."
+    )
     retry_config: RetryConfig
     executor: Executor
 

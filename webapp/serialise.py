@@ -133,6 +133,7 @@ def type_to_json(job_type: JobType, defaults: dict[str, Any]) -> dict[str, Any]:
         "payload_schema": job_type.payload_schema,
         "resource_requirements": _resources(job_type),
         "timeout_seconds": job_type.timeout_seconds,
+        "max_timeout_seconds": job_type.max_timeout_seconds,
         "retry_config": defaults | job_type.retry_config,
         "executor": job_type.executor,
     }

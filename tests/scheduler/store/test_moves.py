@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from scheduler.models import Active, Job, JobEvent, Ready
+from scheduler.models import Active, Job, JobEvent, Ready, User
 from scheduler.states import ACTIVE, MOVES, FeedKind, JobStatus
 from scheduler.store import work
 from scheduler.store.admission import Admitted, admit
@@ -148,6 +148,20 @@ def test_a_move_writes_one_event_and_keeps_the_hot_tables_in_step(
     assert bool(session.get(Active, job.id)) == (target in ACTIVE)
     lined = session.scalars(select(Ready).where(Ready.job_id == job.id)).all()
     assert len(lined) == (target is S.READY)
+
+
+@pytest.mark.parametrize("status", sorted(set(S) - {S.READY}))
+def test_a_job_that_is_not_ready_is_not_admitted_even_if_it_stands_in_line(
+    session: Session, status: JobStatus
+) -> None:
+    job = make_job(session, make_user(session), status, rank=5)
+    line = make_job(session, session.get_one(User, job.owner_id))
+    session.execute(
+        text("UPDATE ready SET job_id = :job, rank = 5 WHERE job_id = :line"),
+        {"job": job.id, "line": line.id},
+    )
+
+    assert _admit(session, job) == []
 
 
 REPORTS = ["start", "succeed", "fail", "retry", "give back", "stop", "snooze"]
