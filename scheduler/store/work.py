@@ -323,11 +323,12 @@ moved AS (
     + JOIN_LINE
 )
 
+# Looks only: the verbs that follow see whether it is the attempt that runs.
 _STANDING_OF = text("""
 SELECT jobs.type, jobs.retry_config, jobs.attempt - jobs.attempts_forgiven AS used, jobs.crashes,
        active.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM jobs JOIN active ON active.job_id = jobs.id
-WHERE jobs.id = :id AND jobs.attempt = :attempt AND jobs.status = :is_running
+WHERE jobs.id = :id
 FOR NO KEY UPDATE OF jobs, active
 """)
 
@@ -423,7 +424,7 @@ def succeed(session: Session, reports: Sequence[Success]) -> list[Move]:
 
 def fail(session: Session, failure: Failure) -> list[Move]:
     """Record an attempt that ended badly: the job is retried, failed, or stopped as asked."""
-    found = fetch(session, _STANDING_OF, id=failure.id, attempt=failure.attempt)
+    found = fetch(session, _STANDING_OF, id=failure.id)
     if not found:
         return []
     standing = found[0]
