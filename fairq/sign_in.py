@@ -34,7 +34,7 @@ class SignIn:
         A stored token goes to the address it was made at and to no other. Raises NotSignedIn when
         either is missing.
         """
-        url = url or environment.get(URL_VARIABLE)
+        url = _address(url or environment.get(URL_VARIABLE))
         token = token or environment.get(TOKEN_VARIABLE)
         stored = _stored()
         if stored and url in {None, stored.url}:
@@ -48,7 +48,7 @@ class SignIn:
         path = _path()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
-        kept = _Stored(url=self.url, token=self.token)
+        kept = _Stored(url=self.url.rstrip("/"), token=self.token)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(kept.model_dump_json())
         return draft.replace(path)
@@ -65,6 +65,10 @@ def forget() -> bool:
 class _Stored(BaseModel):
     url: str
     token: str
+
+
+def _address(url: str | None) -> str | None:
+    return url.rstrip("/") if url else None
 
 
 def _path() -> Path:

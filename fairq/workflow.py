@@ -53,7 +53,9 @@ class Node(Stage):
     def submission(self) -> Submission:
         """Return the job with everything it waits for."""
         drawn = [_parent(job_id, when) for job_id, when in self._conditions.items()]
-        return replace(self._submission, depends_on=[*self._submission.depends_on, *drawn])
+        given = self._submission.depends_on
+        others = [one for one in given if job_id_of(one) not in self._conditions]
+        return replace(self._submission, depends_on=[*others, *drawn])
 
 
 class Workflow(Generic[Sent]):
