@@ -4,6 +4,7 @@
 
     FairqError
     ├── NotSignedIn      nobody said which server, or with which token
+    ├── AddressInvalid   what was given is no address of a server
     ├── NoAnswer         the server could not be reached
     ├── Refused          the server answered, and not with what was asked for
     ├── NotFinished      a job that was waited for takes longer
@@ -36,6 +37,13 @@ class NotSignedIn(FairqError):
             "not signed in: run `fairq login`, or set FAIRQ_URL and FAIRQ_TOKEN"
             " (the token of a login is for its own address only)"
         )
+
+
+class AddressInvalid(FairqError, ValueError):
+    """What was given is no address of a server."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url!r} is no address of a server: it begins with http:// or https://")
 
 
 class NoAnswer(FairqError):

@@ -46,7 +46,7 @@ def options(sign_in: SignIn, timeout_seconds: float) -> Options:
     headers = {
         "Authorization": f"Bearer {sign_in.token}",
         "Accept": "application/json",
-        "User-Agent": f"fairq/{_version()}",
+        "User-Agent": f"fairq/{version()}",
     }
     return Options(base_url=sign_in.url, headers=headers, timeout=timeout_seconds)
 
@@ -104,7 +104,8 @@ def no_answer(error: httpx.TransportError, base_url: httpx.URL) -> NoAnswer:
     return NoAnswer(str(base_url).rstrip("/"), error)
 
 
-def _version() -> str:
+def version() -> str:
+    """Return which version this is."""
     try:
         return metadata.version("fairq")
     except metadata.PackageNotFoundError:

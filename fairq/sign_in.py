@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_config_path
 from pydantic import BaseModel, ValidationError
 
-from fairq.errors import NotSignedIn
+from fairq.errors import AddressInvalid, NotSignedIn
 
 URL_VARIABLE, TOKEN_VARIABLE = "FAIRQ_URL", "FAIRQ_TOKEN"
 
@@ -32,9 +33,10 @@ class SignIn:
         """Complete what is given from the environment and the stored login.
 
         A stored token goes to the address it was made at and to no other. Raises NotSignedIn when
-        either is missing.
+        either is missing, AddressInvalid for what is no address of a server.
         """
-        url = _address(url or environment.get(URL_VARIABLE))
+        named = url or environment.get(URL_VARIABLE)
+        url = checked(named) if named else None
         token = token or environment.get(TOKEN_VARIABLE)
         stored = _stored()
         if stored and url in {None, stored.url}:
@@ -67,8 +69,12 @@ class _Stored(BaseModel):
     token: str
 
 
-def _address(url: str | None) -> str | None:
-    return url.rstrip("/") if url else None
+def checked(url: str) -> str:
+    """Return the address of a server, always written alike. Raises AddressInvalid."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise AddressInvalid(url)
+    return url.rstrip("/")
 
 
 def _path() -> Path:
