@@ -12,9 +12,7 @@ _LIST_LENGTH = 50
 
 app = typer.Typer(no_args_is_help=True, help="Jobs that failed for good: look, run again, discard.")
 
-Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="JOB", autocompletion=completion.job_ids)
-]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="JOB", autocompletion=completion.job_ids)]
 Alike = Annotated[
     str | None, typer.Option("--alike", metavar="FINGERPRINT", help="Those with this error.")
 ]

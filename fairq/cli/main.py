@@ -19,6 +19,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        terminal.print_line(http.version())
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Take what goes before a command."""
+
+
 _COMMANDS: Mapping[str, Callable[..., None]] = {
     "login": signing_in.login,
     "logout": signing_in.logout,
@@ -48,15 +68,3 @@ def main() -> None:
     except FairqError as error:
         terminal.say(f"fairq: {ending.explanation(error)}")
         sys.exit(ending.exit_code(error))
-
-
-@app.callback()
-def _common(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
-        terminal.print_line(http.version())
-        raise typer.Exit
