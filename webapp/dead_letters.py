@@ -249,6 +249,12 @@ def count(
     return session.scalar(Listing(visible, wanted, start).number(limit)) or 0
 
 
+def last_failure(session: Session, visible: ColumnElement[bool], wanted: Filter) -> datetime | None:
+    """Return when the latest of the dead letters that match failed."""
+    row = session.execute(Listing(visible, wanted).first(1)).first()
+    return None if row is None else row.finished_at
+
+
 def payloads(session: Session, ids: Sequence[int]) -> Sequence[Row[int, str, str, dict[str, Any]]]:
     """Return id, name, type and payload of those of *ids* that are dead letters."""
     return session.execute(

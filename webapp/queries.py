@@ -44,6 +44,7 @@ from scheduler.models import (
     User,
     Worker,
 )
+from scheduler.payloads import Schemas
 from scheduler.states import (
     UNFINISHED,
     WAITING,
@@ -288,6 +289,11 @@ def events(
 def job_types(session: Session) -> Sequence[JobType]:
     """Return every kind of job, by name."""
     return session.scalars(select(JobType).order_by(JobType.name)).all()
+
+
+def payload_schemas(session: Session) -> Schemas:
+    """Return what the payloads of each kind of job are held to."""
+    return Schemas({kind.name: kind.payload_schema for kind in job_types(session)})
 
 
 def workers(session: Session) -> Sequence[Worker]:
