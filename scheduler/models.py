@@ -60,6 +60,14 @@ def _one_of(column: str, words: Iterable[StrEnum]) -> str:
 
 
 _DEAD_LETTER = text(f"status = '{JobStatus.FAILED}' AND discarded_at IS NULL")
+_LATEST = ("finished_at", "id")
+_DEAD_LETTERS_BY = {
+    "of_all": _LATEST,
+    "of_all_alike": ("error_fingerprint", *_LATEST),
+    "of_owner": ("owner_id", *_LATEST),
+    "of_owner_alike": ("owner_id", "error_fingerprint", *_LATEST),
+}
+"""Dead letters in the order in which they failed, for every filter that picks few of many."""
 
 
 class Base(DeclarativeBase):
@@ -281,17 +289,9 @@ class Job(Base):
         Index("ix_jobs_owner_id_status_id", "owner_id", "status", "id"),
         Index("ix_jobs_status_id", "status", "id"),
         Index("ix_jobs_job_id", "job_id"),
-        Index(
-            "ix_jobs_dead_letters",
-            "owner_id",
-            "id",
-            postgresql_where=_DEAD_LETTER,
-        ),
-        Index(
-            "ix_jobs_dead_letters_alike",
-            "error_fingerprint",
-            "id",
-            postgresql_where=_DEAD_LETTER,
+        *(
+            Index(f"ix_jobs_dead_letters_{name}", *columns, postgresql_where=_DEAD_LETTER)
+            for name, columns in _DEAD_LETTERS_BY.items()
         ),
         Index(
             "ix_jobs_finished_at",

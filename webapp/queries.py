@@ -44,6 +44,7 @@ from scheduler.models import (
     User,
     Worker,
 )
+from scheduler.payloads import Schemas
 from scheduler.states import (
     UNFINISHED,
     WAITING,
@@ -58,7 +59,7 @@ from webapp.places import far_back
 SCAN_LIMIT = 20_000
 """Jobs that one page looks at for filters without an index."""
 
-_OPEN_PARENTS_NAMED = 3
+_PLACES = 2**63  # those of a bigint
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def jobs_by_ids(
 
     New jobs are not in the leader's books yet; if they are not linked either, one statement does.
     """
-    rows = session.execute(_with_owner().where(_among(Job.id, ids))).all()
+    rows = session.execute(_with_owner().where(among(Job.id, ids))).all()
     links = parents_of(session, ids) if have_links else {}
     counts = {} if are_new and not have_links else count_dependents(session, ids)
     return {
@@ -215,7 +216,7 @@ def parents_of(session: Session, ids: Collection[int]) -> dict[int, list[Link]]:
             Dependency.met,
         )
         .join(Job, Job.id == Dependency.parent_id)
-        .where(_among(Dependency.child_id, ids))
+        .where(among(Dependency.child_id, ids))
         .order_by(Dependency.child_id, Dependency.parent_id)
     )
     links: dict[int, list[Link]] = {}
@@ -244,7 +245,7 @@ def count_dependents(session: Session, ids: Collection[int]) -> dict[int, int]:
     """Return how many jobs wait, or waited, for each."""
     rows = session.execute(
         select(Dependency.parent_id, func.count())
-        .where(_among(Dependency.parent_id, ids))
+        .where(among(Dependency.parent_id, ids))
         .group_by(Dependency.parent_id)
     )
     return dict(rows.all())
@@ -288,6 +289,11 @@ def events(
 def job_types(session: Session) -> Sequence[JobType]:
     """Return every kind of job, by name."""
     return session.scalars(select(JobType).order_by(JobType.name)).all()
+
+
+def payload_schemas(session: Session) -> Schemas:
+    """Return what the payloads of each kind of job are held to."""
+    return Schemas({kind.name: kind.payload_schema for kind in job_types(session)})
 
 
 def workers(session: Session) -> Sequence[Worker]:
@@ -334,6 +340,12 @@ def users(session: Session) -> Sequence[tuple[User, str | None]]:
     return [(user, group) for user, group in rows]
 
 
+def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
+    """Return the names of accounts."""
+    rows = session.execute(select(User.id, User.username).where(among(User.id, ids)))
+    return dict(rows.all())
+
+
 def groups(session: Session) -> Sequence[tuple[Group, list[str]]]:
     """Return every group with the names of its members."""
     members: dict[int, list[str]] = {}
@@ -361,21 +373,35 @@ def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobS
     return counts | {JobStatus(status): count for status, count in rows}
 
 
-def write_cursor(place: int) -> str:
+def write_cursor(*places: int) -> str:
     """Write down where the next page starts."""
-    return base64.urlsafe_b64encode(json.dumps([place]).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(places).encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> int:
-    """Read what ``write_cursor`` wrote. Raises a 422 problem for anything else."""
+    """Read what ``write_cursor`` wrote of one place. Raises a 422 problem for anything else."""
+    return read_places(cursor, 1)[0]
+
+
+def read_places(cursor: str, count: int) -> list[int]:
+    """Read what ``write_cursor`` wrote of so many places. Raises a 422 problem for another one."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         match json.loads(base64.urlsafe_b64decode(padded.encode())):
-            case [int(place)] if 0 <= place < 2**63:
-                return place
+            case [*places] if len(places) == count and all(map(_is_place, places)):
+                return places
     except (ValueError, binascii.Error):
         pass
-    raise Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
+    raise foreign_cursor()
+
+
+def foreign_cursor() -> Problem:
+    """Return the answer to a cursor that is not one of ours."""
+    return Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
+
+
+def _is_place(given: Any) -> bool:
+    return type(given) is int and 0 <= given < _PLACES
 
 
 class Listing:
@@ -447,7 +473,8 @@ class Listing:
         return column.asc() if self._oldest_first else column.desc()
 
 
-def _among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
+def among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
+    """Return the condition that *column* is one of *ids*."""
     # One array, because ten thousand parameters would take longer to write than to look up.
     return column == any_(cast(list(ids), ARRAY(BigInteger)))
 

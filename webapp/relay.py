@@ -21,7 +21,7 @@ from scheduler import clock
 from scheduler.database import open_redis
 from scheduler.events import LIVE_CHANNEL
 from scheduler.settings import Settings
-from webapp import live_messages
+from webapp import live_messages, queries
 from webapp.audience import ALL, FLEET, Audience, log_room, user_room
 from webapp.extensions import db
 from webapp.live_messages import Coalescer, Message
@@ -157,7 +157,7 @@ class Relay:
     def _name(self, account_id: int) -> str:
         if account_id not in self._names:
             with self._app.app_context():
-                self._names |= reads.names_of(db.session(), [account_id])
+                self._names |= queries.names_of(db.session(), [account_id])
         return self._names[account_id]
 
     def _every(self, pause: timedelta, act: Callable[[], None]) -> None:

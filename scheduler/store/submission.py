@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from ulid import ULID
@@ -28,6 +26,7 @@ from scheduler.errors import (
 )
 from scheduler.graph import find_cycle
 from scheduler.models import JobType
+from scheduler.payloads import Schemas
 from scheduler.policy.meters import rank
 from scheduler.states import Condition, Executor, JobClass
 from scheduler.store import fleet
@@ -220,17 +219,11 @@ class _Intake:
         return types
 
     def _check_payloads(self, types: Mapping[str, JobType]) -> None:
-        validators = {
-            name: Draft202012Validator(job_type.payload_schema)
-            for name, job_type in types.items()
-            if job_type.payload_schema
-        }
+        schemas = Schemas({name: job_type.payload_schema for name, job_type in types.items()})
         for place, one in enumerate(self._submissions):
-            validator = validators.get(one.type)
-            problem = validator and best_match(validator.iter_errors(one.payload))
-            if problem:
-                field = ".".join(["payload", *map(str, problem.absolute_path)])
-                raise PayloadInvalid(problem.message, path=self._path(place, field))
+            misfit = schemas.misfit(one.type, one.payload)
+            if misfit:
+                raise PayloadInvalid(misfit.message, path=self._path(place, misfit.path))
 
     def _check_sizes(self, types: Mapping[str, JobType]) -> None:
         largest = fleet.largest_job(self._session)

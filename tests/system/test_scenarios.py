@@ -225,6 +225,19 @@ def test_scenario_5_failures_are_retried_as_told_and_end_as_dead_letters(
     for name in ("child_of_hopeless", "grandchild_of_hopeless"):
         assert jobs[name]["reason"] == "dependency_failed"
         assert jobs[name]["started_at"] is None
+    letters = {letter["job_id"] for letter in admin.get("/dead-letters")["jobs"]}
+    assert letters == {"too_slow", "hopeless", "not_retryable"}
+
+    answer = admin.call(
+        "POST",
+        "/dead-letters/retry",
+        json={"job_ids": ["hopeless"], "payload": {"fail_attempts": 0}},
+    )
+
+    assert answer.json()["retried"] == 1
+    for name in ("hopeless", "child_of_hopeless", "grandchild_of_hopeless"):
+        assert admin.wait_for(name, "completed")["reason"] is None
+    assert len(admin.get("/dead-letters")["jobs"]) == 2
 
 
 def pauses(tries: list[Body]) -> list[float]:

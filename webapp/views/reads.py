@@ -93,12 +93,6 @@ def cancel_is_asked(session: Session, job: Job) -> bool:
     return session.scalar(asked) is not None
 
 
-def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
-    """Return the names of accounts."""
-    rows = session.execute(select(User.id, User.username).where(User.id.in_(ids)))
-    return dict(rows.all())
-
-
 def moves_since(
     session: Session, owner_id: int | None, seq: int, *, limit: int
 ) -> list[dict[str, Any]]:
