@@ -23,7 +23,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from webapp.schemas import BatchRequest, JobRequest, TokenRequest
+from webapp.schemas import (
+    BatchRequest,
+    DeadLettersRequest,
+    DeadLettersRetry,
+    JobRequest,
+    TokenRequest,
+)
 
 NOON = "2026-03-01T12:00:00Z"
 
@@ -75,17 +81,6 @@ class Complete(Shape):
     retryable: bool | None = None
 
 
-class DeadLetters(Shape):
-    job_ids: list[str] | None = None
-    owner: str | None = None
-    filter: dict[str, Any] | None = None
-    cursor: str | None = None
-
-
-class DeadLettersRetry(DeadLetters):
-    payload: dict[str, Any] | None = None
-
-
 class Timing(Shape):
     cron: str | None = None
     every_seconds: float | None = None
@@ -124,7 +119,7 @@ ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "POST /jobs/{}/complete": (NOTHING, Complete),
     "GET /dead-letters": (LETTERS, None),
     "POST /dead-letters/retry": (NOTHING, DeadLettersRetry),
-    "POST /dead-letters/discard": (NOTHING, DeadLetters),
+    "POST /dead-letters/discard": (NOTHING, DeadLettersRequest),
     "GET /schedules": (PAGE, None),
     "POST /schedules": (NOTHING, NewSchedule),
     "GET /schedules/{}": (NOTHING, None),

@@ -15,6 +15,8 @@ READ = {
     models.EstimatedStart: schemas.EstimatedStart,
     models.LogLine: schemas.LogLine,
     models.Attempt: schemas.AttemptAnswer,
+    models.DeadLetter: schemas.DeadLetter,
+    models.DeadLetterGroup: schemas.DeadLetterGroup,
     models.JobType: schemas.TypeAnswer,
     models.Worker: schemas.WorkerAnswer,
     models.Offer: schemas.Offer,
