@@ -121,16 +121,21 @@ class AsyncClient:
             return self._followed(job, owner)
         return self._items(partial(calls.logs, job, owner))
 
-    async def stream(self, *, last_event_id: str | None = None) -> AsyncIterator[Change]:
-        """Yield every change of one's jobs from now on, or from behind *last_event_id*.
+    async def stream(
+        self, *, after: int | None = None, owner: str | None = None
+    ) -> AsyncIterator[Change]:
+        """Yield every change of one's jobs from now on, or *after* the one with that ``seq``.
 
-        A connection that is lost is made again, and nothing is missed meanwhile.
+        A connection that is lost is made again, and nothing is missed meanwhile; where that was
+        not possible, the next change ``is_gap``.
         """
+        last_id = None if after is None else str(after)
         while True:
-            async with aclosing(self._listen(calls.stream(), last_event_id)) as events:
+            async with aclosing(self._listen(calls.stream(owner), last_id)) as events:
                 async for event in events:
-                    last_event_id = event.id or last_event_id
-                    yield http.change(event)
+                    last_id = event.id or last_id
+                    if (change := http.change(event)) is not None:
+                        yield change
             await asyncio.sleep(http.REOPEN_SECONDS)
 
     # Lists
@@ -182,9 +187,11 @@ class AsyncClient:
         """Have *job* submitted by the clock: give ``cron`` or ``every_seconds``."""
         return await self.send(calls.create_schedule(name, job, timing))
 
-    async def update_schedule(self, name: str, **changes: Unpack[Timing]) -> Schedule:
-        """Change when and how a schedule submits; ``paused=True`` stops it."""
-        return await self.send(calls.update_schedule(name, changes))
+    async def update_schedule(
+        self, name: str, job: Submission | None = None, **timing: Unpack[Timing]
+    ) -> Schedule:
+        """Change what a schedule submits, and when; ``paused=True`` stops it."""
+        return await self.send(calls.update_schedule(name, job, timing))
 
     async def delete_schedule(self, name: str) -> None:
         """Delete a schedule; jobs it submitted stay."""
@@ -270,14 +277,13 @@ class AsyncClient:
     async def _followed(self, job: str | Job, owner: str | None) -> AsyncIterator[LogLine]:
         call, last_id = calls.follow_logs(job, owner), None
         while True:
-            # Asked first: a stream that began after the end has brought everything when it ends.
-            was_finished = (await self.job(job, owner=owner)).is_finished
             async with aclosing(self._listen(call, last_id)) as events:
                 async for event in events:
                     last_id = event.id or last_id
-                    yield call.read(event.json())
-            if was_finished:
-                return
+                    if event.event == http.END:
+                        return
+                    if event.event == http.LINE:
+                        yield call.read(event.json())
             await asyncio.sleep(http.REOPEN_SECONDS)
 
     async def _listen(

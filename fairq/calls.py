@@ -82,7 +82,7 @@ class Timing(TypedDict, total=False):
     """When and how a schedule submits its job."""
 
     cron: str
-    every_seconds: float
+    every_seconds: int
     timezone: str
     overlap: str
     catch_up: str
@@ -167,9 +167,9 @@ def follow_logs(job: str | Job, owner: str | None = None) -> Call[LogLine]:
     return _get(_job_path(job, "logs"), LogLine.model_validate, **query)
 
 
-def stream() -> Call[dict[str, Any]]:
-    """Listen to the changes of one's jobs."""
-    return _get("/jobs/stream", dict)
+def stream(owner: str | None = None) -> Call[dict[str, Any]]:
+    """Listen to the changes of jobs."""
+    return _get("/jobs/stream", dict, owner=owner)
 
 
 # Lists
@@ -241,13 +241,17 @@ def schedule(name: str) -> Call[Schedule]:
 
 def create_schedule(name: str, submission: Submission, timing: Mapping[str, Any]) -> Call[Schedule]:
     """Make a schedule."""
-    body = {"name": name, **submission.as_json(), **_given(**timing)}
+    body = {"name": name, "template": submission.as_json(), **_given(**timing)}
     return _change("POST", "/schedules", Schedule.model_validate, body)
 
 
-def update_schedule(name: str, changes: Mapping[str, Any]) -> Call[Schedule]:
+def update_schedule(
+    name: str, submission: Submission | None, timing: Mapping[str, Any]
+) -> Call[Schedule]:
     """Change a schedule."""
-    return _change("PATCH", _schedule_path(name), Schedule.model_validate, dict(changes))
+    template = None if submission is None else submission.as_json()
+    body = _given(template=template, **timing)
+    return _change("PATCH", _schedule_path(name), Schedule.model_validate, body)
 
 
 def delete_schedule(name: str) -> Call[None]:

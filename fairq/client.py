@@ -137,15 +137,18 @@ class Client:
             return self._followed(job, owner)
         return self._items(partial(calls.logs, job, owner))
 
-    def stream(self, *, last_event_id: str | None = None) -> Iterator[Change]:
-        """Yield every change of one's jobs from now on, or from behind *last_event_id*.
+    def stream(self, *, after: int | None = None, owner: str | None = None) -> Iterator[Change]:
+        """Yield every change of one's jobs from now on, or *after* the one with that ``seq``.
 
-        A connection that is lost is made again, and nothing is missed meanwhile.
+        A connection that is lost is made again, and nothing is missed meanwhile; where that was
+        not possible, the next change ``is_gap``.
         """
+        last_id = None if after is None else str(after)
         while True:
-            for event in self._listen(calls.stream(), last_event_id):
-                last_event_id = event.id or last_event_id
-                yield http.change(event)
+            for event in self._listen(calls.stream(owner), last_id):
+                last_id = event.id or last_id
+                if (change := http.change(event)) is not None:
+                    yield change
             threading.Event().wait(http.REOPEN_SECONDS)
 
     # Lists
@@ -193,9 +196,11 @@ class Client:
         """Have *job* submitted by the clock: give ``cron`` or ``every_seconds``."""
         return self.send(calls.create_schedule(name, job, timing))
 
-    def update_schedule(self, name: str, **changes: Unpack[Timing]) -> Schedule:
-        """Change when and how a schedule submits; ``paused=True`` stops it."""
-        return self.send(calls.update_schedule(name, changes))
+    def update_schedule(
+        self, name: str, job: Submission | None = None, **timing: Unpack[Timing]
+    ) -> Schedule:
+        """Change what a schedule submits, and when; ``paused=True`` stops it."""
+        return self.send(calls.update_schedule(name, job, timing))
 
     def delete_schedule(self, name: str) -> None:
         """Delete a schedule; jobs it submitted stay."""
@@ -278,13 +283,12 @@ class Client:
     def _followed(self, job: str | Job, owner: str | None) -> Iterator[LogLine]:
         call, last_id = calls.follow_logs(job, owner), None
         while True:
-            # Asked first: a stream that began after the end has brought everything when it ends.
-            was_finished = self.job(job, owner=owner).is_finished
             for event in self._listen(call, last_id):
                 last_id = event.id or last_id
-                yield call.read(event.json())
-            if was_finished:
-                return
+                if event.event == http.END:
+                    return
+                if event.event == http.LINE:
+                    yield call.read(event.json())
             threading.Event().wait(http.REOPEN_SECONDS)
 
     def _listen(self, call: Call[Any], last_id: str | None) -> Iterator[ServerSentEvent]:

@@ -21,6 +21,9 @@ REOPEN_SECONDS = 1.0
 
 
 _EVENT_STREAM = "text/event-stream"
+_MOVE, _GAP = "job", "reload"
+LINE, END = "log", "end"
+"""Kinds of events in the stream of a log."""
 
 
 class Options(TypedDict):
@@ -94,9 +97,9 @@ def stream_of(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
-def change(event: ServerSentEvent) -> Change:
-    """Return an event of the stream of changes."""
-    return Change(event=event.event, id=event.id or None, data=event.json())
+def change(event: ServerSentEvent) -> Change | None:
+    """Return the change that an event tells of, or that some were missed; None for any other."""
+    return Change.model_validate(event.json()) if event.event in {_MOVE, _GAP} else None
 
 
 def no_answer(error: httpx.TransportError, base_url: httpx.URL) -> NoAnswer:

@@ -165,24 +165,26 @@ class Attempt(Answer):
 
 
 class Change(Answer):
-    """One event of the stream.
+    """A change of a job, as the stream tells it. A later stream may go on behind its *seq*.
 
-    *event* is its kind, *id* where a later stream may go on from, *data* what the server told.
+    After *is_gap* more was missed than the server keeps or tells: look at the jobs again.
     """
 
-    event: str
-    id: str | None
-    data: dict[str, Any]
+    seq: int
+    job_id: str | None = None
+    owner: str | None = None
+    verb: str | None = None
+    status: str | None = None
+    attempt: int | None = None
+    at: datetime | None = None
+    worker: str | None = None
+    reason: str | None = None
+    error: str | None = None
 
     @property
-    def job_id(self) -> str | None:
-        """The job it is about."""
-        return self.data.get("job_id")
-
-    @property
-    def status(self) -> str | None:
-        """The job's status after it, if that is told."""
-        return self.data.get("status")
+    def is_gap(self) -> bool:
+        """Whether changes before it were missed for good; it is about no job then."""
+        return self.job_id is None
 
 
 # Dead letters and schedules
@@ -211,8 +213,11 @@ class Schedule(Answer):
     """A job that is submitted again and again, by the clock."""
 
     name: str
+    owner: str | None = None
+    template: dict[str, Any] = {}
     cron: str | None = None
-    every_seconds: float | None = None
+    every_seconds: int | None = None
+    in_words: str | None = None
     timezone: str | None = None
     overlap: str | None = None
     catch_up: str | None = None

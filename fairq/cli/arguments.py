@@ -44,6 +44,13 @@ def seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def whole_seconds(text: str) -> int:
+    """Return a duration of whole seconds. Raises ValueError."""
+    if not seconds(text).is_integer():
+        raise ValueError(f"{text!r} is not a number of whole seconds")
+    return int(seconds(text))
+
+
 def instant(text: str) -> datetime:
     """Return a time such as ``2026-03-01T12:00``, local if it names no zone. Raises ValueError."""
     try:

@@ -41,7 +41,7 @@ def create(  # noqa: PLR0913 - an option for each thing a schedule may say
     payload: options.Payload = None,
     cron: Annotated[str | None, typer.Option(help='Five fields: "0 3 * * *".')] = None,
     every: Annotated[
-        Any, typer.Option(parser=arguments.seconds, metavar="TIME", help="Every 5m, instead.")
+        Any, typer.Option(parser=arguments.whole_seconds, metavar="TIME", help="Every 5m, instead.")
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="Such as Europe/Berlin.")] = None,
     overlap: Annotated[

@@ -175,9 +175,9 @@ def schedule_view(schedule: Schedule) -> Table:
 
 def when(schedule: Schedule) -> str:
     """Say when a schedule runs."""
-    if schedule.cron:
-        return f"{schedule.cron} {schedule.timezone or ''}".strip()
-    return f"every {duration(schedule.every_seconds)}"
+    if schedule.in_words:
+        return schedule.in_words
+    return schedule.cron or f"every {duration(schedule.every_seconds)}"
 
 
 def types_table(types: Iterable[JobType]) -> Table:

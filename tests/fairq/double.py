@@ -83,15 +83,20 @@ class Complete(Shape):
 
 class Timing(Shape):
     cron: str | None = None
-    every_seconds: float | None = None
+    every_seconds: int | None = None
     timezone: str | None = None
     overlap: Literal["skip", "queue", "replace"] | None = None
     catch_up: Literal["none", "latest", "all"] | None = None
     paused: bool | None = None
 
 
-class NewSchedule(Timing, JobRequest):
+class NewSchedule(Timing):
     name: str
+    template: JobRequest
+
+
+class SchedulePatch(Timing):
+    template: JobRequest | None = None
 
 
 NOTHING: frozenset[str] = frozenset()
@@ -107,7 +112,7 @@ ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "POST /jobs": (NOTHING, JobRequest),
     "POST /jobs/batch": (NOTHING, BatchRequest),
     "GET /jobs": (JOBS, None),
-    "GET /jobs/stream": (NOTHING, None),
+    "GET /jobs/stream": (OWNER, None),
     "POST /jobs/next": (NOTHING, Next),
     "GET /jobs/{}": (OWNER, None),
     "PATCH /jobs/{}/cancel": (OWNER, None),
@@ -123,7 +128,7 @@ ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "GET /schedules": (PAGE, None),
     "POST /schedules": (NOTHING, NewSchedule),
     "GET /schedules/{}": (NOTHING, None),
-    "PATCH /schedules/{}": (NOTHING, Timing),
+    "PATCH /schedules/{}": (NOTHING, SchedulePatch),
     "DELETE /schedules/{}": (NOTHING, None),
     "POST /schedules/{}/run": (NOTHING, None),
     "POST /tokens": (NOTHING, TokenRequest),

@@ -377,13 +377,22 @@ def test_a_schedule_is_made_changed_run_and_deleted(client: Any, double: Double)
     double.on("DELETE", "/schedules/nightly", Reply(204))
 
     made = client.create_schedule("nightly", Submission("simulate", {"n": 1}), cron="0 3 * * *")
-    client.update_schedule("nightly", paused=True)
+    client.update_schedule("nightly", Submission("simulate", {"n": 2}), paused=True)
 
     assert made.next_runs == [datetime(2026, 3, 1, 12, tzinfo=UTC)]
     assert [one.name for one in client.schedules()] == [client.schedule("nightly").name]
     assert client.run_schedule("nightly").schedule == "nightly"
     assert client.delete_schedule("nightly") is None
-    assert double.bodies("PATCH", "/schedules/nightly") == [{"paused": True}]
+    assert double.bodies("POST", "/schedules") == [
+        {
+            "name": "nightly",
+            "template": {"type": "simulate", "payload": {"n": 1}},
+            "cron": "0 3 * * *",
+        }
+    ]
+    assert double.bodies("PATCH", "/schedules/nightly") == [
+        {"template": {"type": "simulate", "payload": {"n": 2}}, "paused": True}
+    ]
 
 
 # Streams
@@ -394,36 +403,56 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairq.http.REOPEN_SECONDS", 0.01)
 
 
+def moved(job_id: str, seq: int, **more: Any) -> str:
+    """Write a change of a job the way the stream tells it."""
+    return event({"job_id": job_id, "seq": seq} | more, number=seq, kind="job")
+
+
 def test_changes_arrive_and_go_on_where_the_connection_broke(client: Any, double: Double) -> None:
+    live = event({"seq": 6}, number=6, kind="live")
+    resume = event({"seq": 8}, kind="resume")
     double.on(
         "GET",
         "/jobs/stream",
-        Events((event({"job_id": "a"}, number=7, kind="job"), ": alive\n\n"), breaks=True),
+        Events(("retry: 1000\n\n", live), breaks=True),
+        Events((moved("a", 7), ": still here\n\n"), breaks=True),
         AWAY,
-        Events((event({"job_id": "b"}, number=8, kind="job"),)),
-        Events((event({"job_id": "c", "status": "failed"}, number=9),), stays=True),
+        Events((moved("b", 8, status="failed", verb="fail"), resume)),
+        Events((moved("c", 9),), stays=True),
     )
 
-    changes = iter(client.stream())
+    changes = iter(client.stream(owner="ann"))
     seen = [next(changes) for _ in range(3)]
     changes.close()
 
-    assert [one.job_id for one in seen] == ["a", "b", "c"]
-    assert [one.id for one in seen] == ["7", "8", "9"]
-    assert (seen[0].event, seen[2].status) == ("job", "failed")
+    assert [(one.job_id, one.seq) for one in seen] == [("a", 7), ("b", 8), ("c", 9)]
+    assert (seen[1].status, seen[1].verb) == ("failed", "fail")
     asked = double.asked("GET", "/jobs/stream")
-    assert [one.headers.get("last-event-id") for one in asked] == [None, "7", "7", "8"]
+    assert [one.headers.get("last-event-id") for one in asked] == [None, "6", "7", "7", "8"]
     assert {one.headers["accept"] for one in asked} == {"text/event-stream"}
+    assert {tuple(one.query["owner"]) for one in asked} == {("ann",)}
 
 
 def test_a_stream_goes_on_where_another_program_stopped(client: Any, double: Double) -> None:
-    double.on("GET", "/jobs/stream", Events((event({"job_id": "a"}, number=9),), stays=True))
+    double.on("GET", "/jobs/stream", Events((moved("a", 9),), stays=True))
 
-    changes = iter(client.stream(last_event_id="8"))
+    changes = iter(client.stream(after=8))
     next(changes)
     changes.close()
 
     assert double.requests[0].headers["last-event-id"] == "8"
+
+
+def test_a_gap_in_a_stream_is_told(client: Any, double: Double) -> None:
+    reload = event({"seq": 90}, number=90, kind="reload")
+    double.on("GET", "/jobs/stream", Events((reload, moved("a", 91)), stays=True))
+
+    changes = iter(client.stream(after=1))
+    gap, change = next(changes), next(changes)
+    changes.close()
+
+    assert (gap.is_gap, gap.seq) == (True, 90)
+    assert (change.is_gap, change.job_id) == (False, "a")
 
 
 def test_a_stream_that_is_refused_raises(client: Any, double: Double) -> None:
@@ -458,19 +487,23 @@ def test_a_log_is_read_page_after_page(client: Any, double: Double) -> None:
     assert [one.message for one in client.logs("a")] == ["one", "two"]
 
 
+def told(message: str, number: int) -> str:
+    """Write a line the way the stream of a log tells it."""
+    return event(line(message), number=number, kind="log")
+
+
 def test_a_log_is_followed_to_the_end_of_the_job(client: Any, double: Double) -> None:
-    running, done = Reply(200, job("a", "running")), Reply(200, job("a", "completed"))
-    double.on("GET", "/jobs/a", running, running, done)
+    resume = event({"seq": 2}, kind="resume")
+    end = event({"status": "completed"}, kind="end")
     double.on(
         "GET",
         "/jobs/a/logs",
-        Events((event(line("one"), number=1),), breaks=True),
-        Events((event(line("two"), number=2),)),
-        Events((event(line("three"), number=3),)),
-        Events(()),
+        Events((told("one", 1),), breaks=True),
+        Events((told("two", 2), resume)),
+        Events((told("three", 3), end, told("never", 4))),
     )
 
     assert [one.message for one in client.logs("a", follow=True)] == ["one", "two", "three"]
     asked = double.asked("GET", "/jobs/a/logs")
-    assert [one.headers.get("last-event-id") for one in asked] == [None, "1", "2", "3"]
+    assert [one.headers.get("last-event-id") for one in asked] == [None, "1", "2"]
     assert {tuple(one.query["follow"]) for one in asked} == {("1",)}

@@ -72,6 +72,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         arguments.seconds(text)
 
 
+def test_whole_seconds_are_a_whole_number() -> None:
+    assert repr(arguments.whole_seconds("1.5m")) == "90"
+    with pytest.raises(ValueError, match="whole seconds"):
+        arguments.whole_seconds("0.5")
+
+
 def test_times_have_a_zone_or_are_local() -> None:
     assert arguments.instant("2026-03-01T12:00Z") == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert arguments.instant("2026-03-01T12:00") == datetime(2026, 3, 1, 12).astimezone()

@@ -252,17 +252,14 @@ def test_show_tells_everything(typed: Type, double: Double) -> None:
     assert shown["attempts"][0]["outcome"] == "failed"
 
 
-def test_logs_are_printed_and_followed(
-    typed: Type, double: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fairq.http.REOPEN_SECONDS", 0.01)
+def test_logs_are_printed_and_followed(typed: Type, double: Double) -> None:
     line = {"at": NOON, "attempt": 1, "level": "info", "message": "one"}
-    double.on("GET", "/jobs/a", DONE)
     double.on("GET", "/jobs/a/logs", Reply(200, {"logs": [line], "next_cursor": None}))
 
     assert typed("logs", "a").out.endswith("1  info     one\n")
 
-    double.on("GET", "/jobs/a/logs", Events((event(line, number=1),)))
+    end = event({"status": "completed"}, kind="end")
+    double.on("GET", "/jobs/a/logs", Events((event(line, number=1, kind="log"), end)))
     assert [one["message"] for one in lines(typed("logs", "-f", "a", "--json").out)] == ["one"]
 
 
@@ -331,7 +328,7 @@ def test_dead_letters_run_again_or_are_discarded(typed: Type, double: Double) ->
 
 
 def test_schedules_are_made_and_steered(typed: Type, double: Double) -> None:
-    nightly = {"name": "nightly", "cron": "0 3 * * *", "timezone": "UTC", "next_runs": [NOON]}
+    nightly = {"name": "nightly", "in_words": "At 03:00", "timezone": "UTC", "next_runs": [NOON]}
     double.on("GET", "/schedules", Reply(200, {"schedules": [nightly], "next_cursor": None}))
     double.on("POST", "/schedules", Reply(201, nightly))
     double.on("GET", "/schedules/nightly", Reply(200, nightly))
@@ -345,21 +342,24 @@ def test_schedules_are_made_and_steered(typed: Type, double: Double) -> None:
     typed("schedules", "pause", "nightly")
     typed("schedules", "resume", "nightly")
 
-    assert "0 3 * * * UTC" in typed("schedules", "ls").out
+    assert "At 03:00" in typed("schedules", "ls").out
     assert "nightly" in typed("schedules", "show", "nightly").out
     assert typed("schedules", "run", "nightly").out == "made\n"
     assert typed("schedules", "rm", "nightly").err == "deleted nightly\n"
     assert double.bodies("POST", "/schedules") == [
         {
             "name": "nightly",
-            "type": "simulate",
-            "payload": {"n": 1},
-            "tags": ["x"],
+            "template": {"type": "simulate", "payload": {"n": 1}, "tags": ["x"]},
             "cron": "0 3 * * *",
             "timezone": "UTC",
             "overlap": "skip",
         },
-        {"name": "nightly", "type": "simulate", "every_seconds": 300, "paused": True},
+        {
+            "name": "nightly",
+            "template": {"type": "simulate"},
+            "every_seconds": 300,
+            "paused": True,
+        },
     ]
     assert double.bodies("PATCH", "/schedules/nightly") == [{"paused": True}, {"paused": False}]
 
