@@ -13,21 +13,17 @@ from rich.console import RenderableType
 
 from fairq.cli import completion, terminal
 from local.programs import ROOT
-from tests.fairq.cli.conftest import Type
 from tests.fairq.conftest import TOKEN
 from tests.fairq.double import NOON, Double, Events, Reply, Silence, event, job, refusal
+from tests.fairq.terminal import Terminal
 
 DONE = Reply(200, job("a", "completed", result={"n": 42}, elapsed_seconds=5))
-
-
-def lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 # Submitting
 
 
-def test_submit_prints_the_id(typed: Type, double: Double) -> None:
+def test_submit_prints_the_id(typed: Terminal, double: Double) -> None:
     double.on("POST", "/jobs", Reply(201, job("made")))
 
     ran = typed("submit", "simulate", "duration_seconds=5", "message=hi")
@@ -38,7 +34,7 @@ def test_submit_prints_the_id(typed: Type, double: Double) -> None:
     ]
 
 
-def test_submit_says_everything_a_submission_can(typed: Type, double: Double) -> None:
+def test_submit_says_everything_a_submission_can(typed: Terminal, double: Double) -> None:
     double.on("POST", "/jobs", Reply(201, job("a")))
 
     typed(
@@ -70,7 +66,7 @@ def test_submit_says_everything_a_submission_can(typed: Type, double: Double) ->
 
 
 @pytest.mark.parametrize("words", [("-",), ("--payload", "-"), ("-", "m=2")])
-def test_a_payload_can_be_piped_in(typed: Type, double: Double, words: tuple[str, ...]) -> None:
+def test_a_payload_can_be_piped_in(typed: Terminal, double: Double, words: tuple[str, ...]) -> None:
     double.on("POST", "/jobs", Reply(201, job("a")))
 
     typed("submit", "simulate", "--delay", "1m", *words, stdin='{"n": 1}')
@@ -99,7 +95,7 @@ def test_a_payload_can_be_piped_in(typed: Type, double: Double, words: tuple[str
     ],
 )
 def test_what_cannot_be_understood_is_sent_to_nobody(
-    typed: Type, double: Double, words: tuple[str, ...]
+    typed: Terminal, double: Double, words: tuple[str, ...]
 ) -> None:
     ran = typed(*words)
 
@@ -118,7 +114,7 @@ def test_what_cannot_be_understood_is_sent_to_nobody(
     ],
 )
 def test_waiting_tells_the_end_by_the_exit_code(
-    typed: Type, double: Double, end: dict[str, Any], code: int, said: str
+    typed: Terminal, double: Double, end: dict[str, Any], code: int, said: str
 ) -> None:
     double.on("POST", "/jobs", Reply(201, job("a")))
     running = Reply(202, job("a", "running", progress={"fraction": 0.5, "message": "half"}))
@@ -131,15 +127,17 @@ def test_waiting_tells_the_end_by_the_exit_code(
     assert ran.out == ""
 
 
-def test_a_result_is_all_that_is_on_stdout(typed: Type, double: Double) -> None:
+def test_a_result_is_all_that_is_on_stdout(typed: Terminal, double: Double) -> None:
     double.on("POST", "/jobs", Reply(201, job("a")))
     double.on("GET", "/jobs/a/wait", DONE)
 
-    assert lines(typed("submit", "simulate", "--wait").out) == [{"n": 42}]
-    assert lines(typed("submit", "simulate", "--wait", "--json").out)[0]["result"] == {"n": 42}
+    assert typed("submit", "simulate", "--wait").json() == [{"n": 42}]
+    assert typed("submit", "simulate", "--wait", "--json").json()[0]["result"] == {"n": 42}
 
 
-def test_a_file_is_submitted_and_waited_for(typed: Type, double: Double, tmp_path: Path) -> None:
+def test_a_file_is_submitted_and_waited_for(
+    typed: Terminal, double: Double, tmp_path: Path
+) -> None:
     file = tmp_path / "flow.yaml"
     file.write_text("jobs: {one: {type: x, job_id: a}, two: {type: x, depends_on: [one]}}")
     double.on("POST", "/jobs/batch", Reply(201, {"jobs": [job("a"), job("b")]}))
@@ -150,12 +148,12 @@ def test_a_file_is_submitted_and_waited_for(typed: Type, double: Double, tmp_pat
     waited = typed("submit-file", "-", "--wait", "--json", stdin=file.read_text())
 
     assert waited.code == 3
-    assert [one["status"] for one in lines(waited.out)] == ["completed", "cancelled"]
+    assert [one["status"] for one in waited.json()] == ["completed", "cancelled"]
     for body in double.bodies("POST", "/jobs/batch"):
         assert [one.get("depends_on") for one in body["jobs"]] == [None, ["a"]]
 
 
-def test_a_refused_file_names_its_jobs(typed: Type, double: Double) -> None:
+def test_a_refused_file_names_its_jobs(typed: Terminal, double: Double) -> None:
     errors = [{"path": "jobs.0.payload", "message": "is odd"}]
     double.on("POST", "/jobs/batch", refusal("validation_failed", 422, errors=errors))
 
@@ -165,7 +163,7 @@ def test_a_refused_file_names_its_jobs(typed: Type, double: Double) -> None:
     assert "jobs.fetch.payload: is odd" in ran.err
 
 
-def test_a_cycle_in_a_file_is_wrong_use(typed: Type, double: Double) -> None:
+def test_a_cycle_in_a_file_is_wrong_use(typed: Terminal, double: Double) -> None:
     ran = typed("submit-file", "-", stdin="jobs: {a: {type: x, job_id: a, depends_on: [a]}}")
 
     assert ran.code == 2
@@ -176,7 +174,7 @@ def test_a_cycle_in_a_file_is_wrong_use(typed: Type, double: Double) -> None:
 # Looking
 
 
-def test_ls_shows_jobs_and_why_they_wait(typed: Type, double: Double) -> None:
+def test_ls_shows_jobs_and_why_they_wait(typed: Terminal, double: Double) -> None:
     waiting = {"code": "turn", "message": "It is in line."}
     jobs = [
         job("a", "ready", waiting=waiting, position_in_queue=2, waited_seconds=90),
@@ -199,20 +197,20 @@ def test_ls_shows_jobs_and_why_they_wait(typed: Type, double: Double) -> None:
     }
 
 
-def test_ls_stops_at_its_limit(typed: Type, double: Double) -> None:
+def test_ls_stops_at_its_limit(typed: Terminal, double: Double) -> None:
     page = {"jobs": [job(str(number)) for number in range(3)], "next_cursor": "more"}
     last = {"jobs": [job("x")], "next_cursor": None}
     double.on(
         "GET", "/jobs", Reply(200, page), Reply(200, page), Reply(200, page), Reply(200, last)
     )
 
-    assert len(lines(typed("ls", "--json", "--limit", "4").out)) == 4
+    assert len(typed("ls", "--json", "--limit", "4").json()) == 4
     assert len(double.requests) == 2
-    assert len(lines(typed("ls", "--json", "--all", "--oldest").out)) == 4
+    assert len(typed("ls", "--json", "--all", "--oldest").json()) == 4
     assert double.requests[-1].query == {"sort": ["oldest"], "cursor": ["more"]}
 
 
-def test_what_jobs_say_does_not_drive_the_terminal(typed: Type, double: Double) -> None:
+def test_what_jobs_say_does_not_drive_the_terminal(typed: Terminal, double: Double) -> None:
     odd = "\x1b[2Jgone [bold]loud[/bold] \x9b"
     failed = job("a", "failed", error={"type": "Odd", "message": odd})
     double.on("GET", "/jobs", Reply(200, {"jobs": [failed], "next_cursor": None}))
@@ -225,7 +223,7 @@ def test_what_jobs_say_does_not_drive_the_terminal(typed: Type, double: Double) 
         assert "[bold]loud[/bold]" in ran.out
 
 
-def test_show_tells_everything(typed: Type, double: Double) -> None:
+def test_show_tells_everything(typed: Terminal, double: Double) -> None:
     estimate = {"earliest": NOON, "latest": None, "method": "forecast"}
     told = job(
         "a",
@@ -248,11 +246,11 @@ def test_show_tells_everything(typed: Type, double: Double) -> None:
         *('{"n": 1}', "high (2)", "Odd: why"),
     ):
         assert words in out
-    (shown,) = lines(typed("show", "a", "--json").out)
+    (shown,) = typed("show", "a", "--json").json()
     assert shown["attempts"][0]["outcome"] == "failed"
 
 
-def test_logs_are_printed_and_followed(typed: Type, double: Double) -> None:
+def test_logs_are_printed_and_followed(typed: Terminal, double: Double) -> None:
     line = {"at": NOON, "attempt": 1, "level": "info", "message": "one"}
     double.on("GET", "/jobs/a/logs", Reply(200, {"logs": [line], "next_cursor": None}))
 
@@ -260,14 +258,14 @@ def test_logs_are_printed_and_followed(typed: Type, double: Double) -> None:
 
     end = event({"status": "completed"}, kind="end")
     double.on("GET", "/jobs/a/logs", Events((event(line, number=1, kind="log"), end)))
-    assert [one["message"] for one in lines(typed("logs", "-f", "a", "--json").out)] == ["one"]
+    assert [one["message"] for one in typed("logs", "-f", "a", "--json").json()] == ["one"]
 
 
 # Steering
 
 
 @pytest.mark.parametrize(("verb", "method"), [("cancel", "PATCH"), ("retry", "POST")])
-def test_each_job_has_its_turn(typed: Type, double: Double, verb: str, method: str) -> None:
+def test_each_job_has_its_turn(typed: Terminal, double: Double, verb: str, method: str) -> None:
     double.on(method, f"/jobs/a/{verb}", Reply(200, job("a", "ready")))
     double.on(method, f"/jobs/c/{verb}", Reply(200, job("c", "ready")))
 
@@ -277,10 +275,10 @@ def test_each_job_has_its_turn(typed: Type, double: Double, verb: str, method: s
     assert ran.out == "a ready\nc ready\n"
     assert "fairq: b: " in ran.err
     assert {tuple(one.query["owner"]) for one in double.requests} == {("ann",)}
-    assert [one["job_id"] for one in lines(typed(verb, "a", "c", "--json").out)] == ["a", "c"]
+    assert [one["job_id"] for one in typed(verb, "a", "c", "--json").json()] == ["a", "c"]
 
 
-def test_wait_gives_up_after_its_time(typed: Type, double: Double) -> None:
+def test_wait_gives_up_after_its_time(typed: Terminal, double: Double) -> None:
     double.on("GET", "/jobs/a/wait", Reply(202, job("a", "running")))
     double.on("GET", "/jobs/b/wait", DONE)
 
@@ -292,7 +290,7 @@ def test_wait_gives_up_after_its_time(typed: Type, double: Double) -> None:
 # Dead letters
 
 
-def test_dead_letters_are_listed(typed: Type, double: Double) -> None:
+def test_dead_letters_are_listed(typed: Terminal, double: Double) -> None:
     error = {"type": "Odd", "message": "why"}
     letter = job("a", "failed", fingerprint="f1", error=error, finished_at=NOON)
     group = {"fingerprint": "f1", "type": "simulate", "count": 3, "error": error}
@@ -308,16 +306,16 @@ def test_dead_letters_are_listed(typed: Type, double: Double) -> None:
 
     assert "Odd: why" in listed.out
     assert "f1" in listed.out
-    assert lines(grouped.out)[0]["count"] == 3
+    assert grouped.json()[0]["count"] == 3
     assert [one.query for one in double.requests] == [{"fingerprint": ["f1"]}, {"group": ["1"]}]
 
 
-def test_dead_letters_run_again_or_are_discarded(typed: Type, double: Double) -> None:
+def test_dead_letters_run_again_or_are_discarded(typed: Terminal, double: Double) -> None:
     double.on("POST", "/dead-letters/retry", Reply(200, {"retried": 2, "next_cursor": None}))
     double.on("POST", "/dead-letters/discard", Reply(200, {"discarded": 3, "next_cursor": None}))
 
     assert typed("dead", "retry", "a", "b", "--payload", '{"n": null}').out == "2 retried\n"
-    assert lines(typed("dead", "discard", "--all", "--json").out) == [{"discarded": 3}]
+    assert typed("dead", "discard", "--all", "--json").json() == [{"discarded": 3}]
     assert double.bodies("POST", "/dead-letters/retry") == [
         {"job_ids": ["a", "b"], "payload": {"n": None}}
     ]
@@ -327,7 +325,7 @@ def test_dead_letters_run_again_or_are_discarded(typed: Type, double: Double) ->
 # Schedules
 
 
-def test_schedules_are_made_and_steered(typed: Type, double: Double) -> None:
+def test_schedules_are_made_and_steered(typed: Terminal, double: Double) -> None:
     nightly = {"name": "nightly", "in_words": "At 03:00", "timezone": "UTC", "next_runs": [NOON]}
     double.on("GET", "/schedules", Reply(200, {"schedules": [nightly], "next_cursor": None}))
     double.on("POST", "/schedules", Reply(201, nightly))
@@ -403,7 +401,7 @@ def service(double: Double) -> None:
 
 
 @pytest.mark.usefixtures("service")
-def test_figures_types_and_workers_are_shown(typed: Type) -> None:
+def test_figures_types_and_workers_are_shown(typed: Terminal) -> None:
     stats, types, workers = (typed(word).out for word in ("stats", "types", "workers"))
 
     assert "p50 1.5 s, p95 1.2 min" in stats
@@ -412,15 +410,15 @@ def test_figures_types_and_workers_are_shown(typed: Type) -> None:
     assert "simulate" in types
     assert "w1" in workers
     assert "gone" in workers
-    assert lines(typed("stats", "--json").out)[0]["of"] == "all"
-    assert [one["name"] for one in lines(typed("types", "--json").out)] == ["simulate"]
-    assert [one["name"] for one in lines(typed("workers", "--json").out)] == ["w1", "w2"]
+    assert typed("stats", "--json").json()[0]["of"] == "all"
+    assert [one["name"] for one in typed("types", "--json").json()] == ["simulate"]
+    assert [one["name"] for one in typed("workers", "--json").json()] == ["w1", "w2"]
 
 
 @pytest.mark.usefixtures("service")
-def test_top_tells_shares_and_what_runs(typed: Type, double: Double) -> None:
+def test_top_tells_shares_and_what_runs(typed: Terminal, double: Double) -> None:
     screen = typed("top").out
-    (picture,) = lines(typed("top", "--json").out)
+    (picture,) = typed("top", "--json").json()
 
     assert picture["shares"] == {"bob": 0.75, "ann": 0.5}
     assert list(picture["shares"]) == ["bob", "ann"]
@@ -431,7 +429,7 @@ def test_top_tells_shares_and_what_runs(typed: Type, double: Double) -> None:
 
 
 def test_watching_outlives_a_server_that_goes_away(
-    typed: Type, double: Double, monkeypatch: pytest.MonkeyPatch
+    typed: Terminal, double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
 
@@ -456,7 +454,7 @@ def test_watching_outlives_a_server_that_goes_away(
 
 
 def test_login_makes_a_token_and_tells_nobody(
-    typed: Type, double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Terminal, double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FAIRQ_URL")
     monkeypatch.delenv("FAIRQ_TOKEN")
@@ -481,7 +479,7 @@ def test_login_makes_a_token_and_tells_nobody(
     assert "nobody was signed in" in typed("logout").err
 
 
-def test_a_token_can_be_brought_along(typed: Type, double: Double) -> None:
+def test_a_token_can_be_brought_along(typed: Terminal, double: Double) -> None:
     double.on("GET", "/me", Reply(200, {"username": "ann", "role": "user"}))
 
     assert typed("login", double.url, "--token", "-", stdin="fq_mine\n").code == 0
@@ -489,7 +487,7 @@ def test_a_token_can_be_brought_along(typed: Type, double: Double) -> None:
 
 
 def test_nothing_is_kept_of_a_token_that_is_refused(
-    typed: Type, double: Double, tmp_path: Path
+    typed: Terminal, double: Double, tmp_path: Path
 ) -> None:
     double.on("GET", "/me", refusal("unauthenticated", 401))
 
@@ -500,7 +498,7 @@ def test_nothing_is_kept_of_a_token_that_is_refused(
     assert not list((tmp_path / "config").rglob("*.json"))
 
 
-def test_a_wrong_password_is_said_so(typed: Type, double: Double) -> None:
+def test_a_wrong_password_is_said_so(typed: Terminal, double: Double) -> None:
     double.on("POST", "/tokens", refusal("unauthenticated", 401))
 
     ran = typed("login", double.url, "--username", "ann", stdin="wrong\n")
@@ -509,7 +507,7 @@ def test_a_wrong_password_is_said_so(typed: Type, double: Double) -> None:
     assert ran.err == "fairq: refused: unauthenticated\n"
 
 
-def test_an_address_without_a_scheme_is_wrong_use(typed: Type) -> None:
+def test_an_address_without_a_scheme_is_wrong_use(typed: Terminal) -> None:
     ran = typed("login", "fairq.example.org", "--token", "x")
 
     assert ran.code == 2
@@ -519,7 +517,7 @@ def test_an_address_without_a_scheme_is_wrong_use(typed: Type) -> None:
 # Errors
 
 
-def test_an_error_is_one_line_on_stderr(typed: Type, double: Double) -> None:
+def test_an_error_is_one_line_on_stderr(typed: Terminal, double: Double) -> None:
     ran = typed("show", "nobody", "--json")
 
     assert (ran.code, ran.out) == (5, "")
@@ -527,20 +525,20 @@ def test_an_error_is_one_line_on_stderr(typed: Type, double: Double) -> None:
     assert "`fairq ls`" in ran.err
 
 
-def test_a_server_that_is_away_has_its_own_exit_code(typed: Type, double: Double) -> None:
+def test_a_server_that_is_away_has_its_own_exit_code(typed: Terminal, double: Double) -> None:
     double.on("GET", "/stats", Reply(503, {"code": "unavailable", "detail": "away"}))
 
     assert typed("stats").code == 6
 
 
-def test_version_is_printed(typed: Type) -> None:
+def test_version_is_printed(typed: Terminal) -> None:
     assert typed("--version").out.strip()
 
 
 # Completion
 
 
-@pytest.mark.usefixtures("signed_in", "service")
+@pytest.mark.usefixtures("typed", "service")
 def test_types_jobs_and_schedules_are_completed(double: Double) -> None:
     schedules = {"schedules": [{"name": "nightly", "cron": "0 3 * * *"}], "next_cursor": None}
     double.on("GET", "/schedules", Reply(200, schedules))
@@ -551,7 +549,7 @@ def test_types_jobs_and_schedules_are_completed(double: Double) -> None:
     assert completion.types("x") == []
 
 
-@pytest.mark.usefixtures("signed_in")
+@pytest.mark.usefixtures("typed")
 def test_nothing_is_completed_without_an_answer(double: Double) -> None:
     double.on("GET", "/types", Silence())
 
@@ -593,7 +591,7 @@ def test_the_program_runs_from_a_checkout(
     )
 
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert lines(ran.stdout)[0]["name"] == "simulate"
+    assert json.loads(ran.stdout)["name"] == "simulate"
 
 
 @pytest.mark.usefixtures("service")
