@@ -577,7 +577,7 @@ def environment(double: Double, home: Path, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("service")
-@pytest.mark.parametrize("program", [(ROOT / "bin" / "fairq",), (sys.executable, "-m", "fairq")])
+@pytest.mark.parametrize("program", [(sys.executable, ROOT / "bin" / "fairq"), (sys.executable, "-m", "fairq")])
 def test_the_program_runs_from_a_checkout(
     double: Double, tmp_path: Path, program: tuple[str, ...]
 ) -> None:
@@ -605,7 +605,7 @@ def test_the_shell_completes_job_types(double: Double, tmp_path: Path) -> None:
     )
 
     ran = subprocess.run(
-        [ROOT / "bin" / "fairq"], env=asked, capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "bin" / "fairq"], env=asked, capture_output=True, text=True, check=False
     )
 
     assert ran.stdout.split() == ["simulate"]
@@ -615,7 +615,7 @@ def test_the_shell_completes_job_types(double: Double, tmp_path: Path) -> None:
 def test_top_redraws_on_a_screen_until_it_is_interrupted(double: Double, tmp_path: Path) -> None:
     reader, screen = pty.openpty()
     process = subprocess.Popen(
-        [ROOT / "bin" / "fairq", "top", "--every", "0.1"],
+        [sys.executable, ROOT / "bin" / "fairq", "top", "--every", "0.1"],
         env=environment(double, tmp_path, TERM="xterm", COLUMNS="100", LINES="50"),
         stdin=screen,
         stdout=screen,
