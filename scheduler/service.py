@@ -41,6 +41,7 @@ from scheduler.store import (
     dependencies,
     leader,
     lookup,
+    offers,
     recovery,
     retention,
     timers,
@@ -231,13 +232,16 @@ class Scheduler:
             *timers.release_due(session, now=now, limit=TIMER_BATCH),
             *timers.expire(session, now=now, limit=TIMER_BATCH),
             *recovery.end_lost(session, limit=TIMER_BATCH),
+            *offers.clear_away(session, limit=TIMER_BATCH),
         ]
 
     def _admit(self, session: Session, decided: Decision) -> list[Move]:
         if not decided.admissions:
             return []
         admitted = [
-            admission.Admitted(one.id, one.charge, one.express, one.job.expected.total_seconds())
+            admission.Admitted(
+                one.id, one.charge, one.express, one.job.expected.total_seconds(), one.ask
+            )
             for one in decided.admissions
         ]
         return admission.admit(session, admitted, epoch=self._lease.epoch)

@@ -1028,7 +1028,8 @@ class TypeAnswer(Answer):
         description="The most a submission, or a running job, may ask for."
     )
     retry_config: RetryConfig
-    executor: Executor
+    executor: Executor = Field(description="Who runs it unless a submission says otherwise.")
+    executors: list[Executor]
 
 
 class TypeList(Answer):

@@ -153,7 +153,8 @@ def type_to_json(job_type: JobType, defaults: dict[str, Any]) -> dict[str, Any]:
         "timeout_seconds": job_type.timeout_seconds,
         "max_timeout_seconds": job_type.max_timeout_seconds,
         "retry_config": defaults | job_type.retry_config,
-        "executor": job_type.executor,
+        "executor": job_type.executors[0],
+        "executors": job_type.executors,
     }
 
 

@@ -97,15 +97,15 @@ _BESIDE = """
 DELETE FROM ready; DELETE FROM active; DELETE FROM timers; DELETE FROM attempts;
 
 INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, tags, cpu_units, memory_mb,
-                   expected_seconds, timeout_seconds, ready_at)
-SELECT owner_id, rank, id, type, job_class, tags, cpu_units, memory_mb, 1, 60, now()
+                   expected_seconds, timeout_seconds, ready_at, executor)
+SELECT owner_id, rank, id, type, job_class, tags, cpu_units, memory_mb, 1, 60, now(), executor
 FROM jobs WHERE status = 'ready';
 
 INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
                     expected_seconds, timeout_seconds, max_timeout_seconds, charge, express, epoch,
-                    admitted_at, published_at)
+                    admitted_at, published_at, executor)
 SELECT id, 1, owner_id, type, job_class, cpu_units, memory_mb, 1, 60, 60, 0.1, false, 1, now(),
-       now()
+       now(), executor
 FROM jobs WHERE status IN ('queued', 'running');
 
 UPDATE active
