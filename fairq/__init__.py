@@ -13,6 +13,7 @@ from fairq.aio import AsyncClient
 from fairq.client import Client
 from fairq.context import Cancelled, Context, DoNotRetry
 from fairq.errors import (
+    AddressInvalid,
     CycleFound,
     FairqError,
     NoAnswer,
@@ -25,6 +26,7 @@ from fairq.submission import Submission
 from fairq.workflow import Workflow
 
 __all__ = [
+    "AddressInvalid",
     "AsyncClient",
     "Cancelled",
     "Change",

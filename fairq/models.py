@@ -11,8 +11,13 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+BLOCKED, READY, RUNNING, RETRYING = "blocked", "ready", "running", "retrying"
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 FINISHED = frozenset({COMPLETED, FAILED, CANCELLED})
+"""Statuses this package has to know; a server may tell others."""
+
+CONDITIONS = (COMPLETED, "finished", FAILED)
+"""What may be waited for of another job."""
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from fairq import clock
 from fairq.calls import Call
 from fairq.errors import CycleFound, Refused
-from fairq.models import CANCELLED, COMPLETED, FAILED, FINISHED, Dependency
+from fairq.models import BLOCKED, CANCELLED, COMPLETED, FAILED, FINISHED, READY, Dependency
 from fairq.submission import Parent, Submission, job_id_of, new_job_id
 from fairq.workflow import refuse_cycle
 
@@ -97,7 +97,7 @@ class Submitted(Sequence[Submission]):
             "job_id": job_id,
             "type": submission.type,
             "payload": dict(submission.payload),
-            "status": "blocked" if submission.depends_on else "ready",
+            "status": BLOCKED if submission.depends_on else READY,
             "owner": submission.owner or OWNER,
             "created_at": clock.now().isoformat(),
         }

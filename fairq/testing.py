@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fairq.models import CANCELLED, Failure
+from fairq.models import CANCELLED, RETRYING, Failure
 from fairq.recording import OWNER, Submitted
 from fairq.submission import RetryConfig, Submission
 from tasks.rehearsal import Part, Rehearsal, rehearse
 
 MOST_SNOOZES = 100
 """A job that is put off more often than this is put off for ever."""
-
-RETRYING = "retrying"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import tasks.kinds
+from fairq.sign_in import TOKEN_VARIABLE, URL_VARIABLE
 from local import programs
 from local.programs import ROOT
 from scheduler.settings import VARIABLES, Settings
@@ -25,10 +26,13 @@ from tests.readme import snippet, snippets
 from webapp import create_app
 from webapp.cli import tokens, users
 
-NAMES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md")
+NAMES = (
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md"),
+    *("docs/client.md", "docs/command-line.md", "docs/test-kit.md"),
+)
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = TEXTS["ARCHITECTURE.md"]
-PACKAGES = ("scheduler", "tasks", "webapp", "local")
+PACKAGES = ("scheduler", "tasks", "webapp", "fairq", "local")
 
 ENVIRONMENT = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1/nothing",
@@ -172,7 +176,7 @@ def test_every_file_that_is_named_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_constant_that_is_named_exists(name: str) -> None:
-    known = {variable.name for variable in VARIABLES}
+    known = {variable.name for variable in VARIABLES} | {URL_VARIABLE, TOKEN_VARIABLE}
     for path in sources():
         known |= set(re.findall(r"^(_?[A-Z][A-Z_]+)\b.* = ", path.read_text(), re.MULTILINE))
     named = {word for word in _CODE.findall(TEXTS[name]) if re.fullmatch(r"_?[A-Z]+_[A-Z_]+", word)}
@@ -201,7 +205,7 @@ def test_python_snippets_can_be_parsed(name: str) -> None:
 
 def test_readmes_job_type_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CATALOGUE, "_kinds", dict(CATALOGUE._kinds))
-    (block,) = snippets("python")
+    (block,) = [one for one in snippets("python") if "@job_type" in one]
 
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102 - our own words
 
@@ -217,7 +221,7 @@ def test_readmes_job_type_works(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_program_that_is_named_can_be_run(name: str) -> None:
     text = TEXTS[name]
-    scripts = set(re.findall(r"(?<![\w/])bin/(?:up|test)\b|\.ci/run", text))
+    scripts = set(re.findall(r"(?<![\w/])bin/(?:fairq|test|up)\b|\.ci/run", text))
     modules = set(re.findall(r"-m (\w[\w.]*)", text))
 
     assert all((ROOT / script).stat().st_mode & 0o111 for script in scripts)

@@ -13,8 +13,8 @@ from tests.scheduler.store.test_moves import VERBS
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("scheduler", "tasks", "webapp", "fairq", "local")
 OURS = (*PACKAGES, "migrations", "tests")
-JOB_SPEAKERS = ("scheduler", "tasks", "webapp")
-"""The packages that speak of a job's status, and take its words from one module."""
+STATUS_MODULES = ("scheduler/states.py", "fairq/models.py")
+"""Where a job's status has its words: for the server, and for the client, which runs without it."""
 
 STATUS_WORDS = frozenset(JobStatus)
 MARKS = re.compile(rf"\b(?:{'TO' + 'DO'}|{'FIX' + 'ME'})\b")
@@ -80,7 +80,7 @@ def quoted_status_words(source: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in _modules(*JOB_SPEAKERS) if _named(path) != "scheduler/states.py"],
+    [path for path in _modules(*PACKAGES) if _named(path) not in STATUS_MODULES],
     ids=_named,
 )
 def test_a_status_is_named_in_one_module(path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NoReturn
 
+from fairq.models import COMPLETED, CONDITIONS
+
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 
@@ -67,9 +69,7 @@ def priority(text: str) -> str | int:
 def dependency(text: str) -> tuple[str, str]:
     """Return the job id and the condition of ``JOB`` or ``JOB:failed``."""
     job_id, colon, condition = text.rpartition(":")
-    if colon and condition in {"completed", "finished", "failed"}:
-        return job_id, condition
-    return text, "completed"
+    return (job_id, condition) if colon and condition in CONDITIONS else (text, COMPLETED)
 
 
 def _value(text: str) -> Any:

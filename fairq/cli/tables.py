@@ -15,6 +15,8 @@ from fairq.models import (
     CANCELLED,
     COMPLETED,
     FAILED,
+    RETRYING,
+    RUNNING,
     Attempt,
     DeadLetter,
     DeadLetterGroup,
@@ -32,8 +34,8 @@ _STYLES: Mapping[str, str] = {
     COMPLETED: "green",
     FAILED: "red",
     CANCELLED: "dim",
-    "running": "cyan",
-    "retrying": "yellow",
+    RUNNING: "cyan",
+    RETRYING: "yellow",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _BAR_WIDTH = 24
@@ -90,7 +92,7 @@ def attempts_table(attempts: Iterable[Attempt]) -> Table:
         error = "" if one.error is None else f"{one.error.type}: {one.error.message or ''}"
         peak = "" if one.peak_memory_mb is None else f"{one.peak_memory_mb:.0f}"
         ends = (clock(one.started_at), clock(one.finished_at))
-        shown = (one.attempt, one.outcome or "running", one.worker or "", *ends, peak, error)
+        shown = (one.attempt, one.outcome or RUNNING, one.worker or "", *ends, peak, error)
         table.add_row(*map(plain, shown))
     return table
 

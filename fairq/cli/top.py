@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fairq.cli import arguments, options, tables, terminal
 from fairq.client import Client
-from fairq.models import Account, Job, Offer, Stats
+from fairq.models import READY, RUNNING, Account, Job, Offer, Stats
 
 _MOST_JOBS = 500
 """So many active jobs are counted into the shares; more would not be read in a second."""
@@ -109,7 +109,7 @@ def _queues(stats: Stats) -> Table:
     for name, count in stats.classes.items():
         table.add_row(terminal.plain(name), tables.bar(count, most), str(count))
     for name, count in stats.jobs.items():
-        if name not in {"ready", "running"} and count:
+        if name not in {READY, RUNNING} and count:
             table.add_row(terminal.plain(name), "", str(count))
     return table
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fairq import Job, models
-from scheduler.states import FINISHED
+from scheduler.states import FINISHED, Condition, JobStatus
 from webapp import schemas
 
 JOB = {"job_id": "a", "type": "simulate", "status": "ready", "owner": "ann"}
@@ -33,6 +33,13 @@ def test_nothing_is_read_that_the_server_does_not_tell(model: type[models.Answer
 
 def test_a_job_is_read_in_full() -> None:
     assert set(models.Job.model_fields) == set(schemas.JobAnswer.model_fields)
+
+
+def test_statuses_are_those_of_the_server() -> None:
+    known = {models.BLOCKED, models.READY, models.RUNNING, models.RETRYING, *models.FINISHED}
+
+    assert known <= set(JobStatus)
+    assert set(models.CONDITIONS) == set(Condition)
 
 
 def test_finished_means_what_the_server_means() -> None:

@@ -577,7 +577,9 @@ def environment(double: Double, home: Path, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("service")
-@pytest.mark.parametrize("program", [(sys.executable, ROOT / "bin" / "fairq"), (sys.executable, "-m", "fairq")])
+@pytest.mark.parametrize(
+    "program", [(sys.executable, ROOT / "bin" / "fairq"), (sys.executable, "-m", "fairq")]
+)
 def test_the_program_runs_from_a_checkout(
     double: Double, tmp_path: Path, program: tuple[str, ...]
 ) -> None:
@@ -605,7 +607,11 @@ def test_the_shell_completes_job_types(double: Double, tmp_path: Path) -> None:
     )
 
     ran = subprocess.run(
-        [sys.executable, ROOT / "bin" / "fairq"], env=asked, capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "bin" / "fairq"],
+        env=asked,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert ran.stdout.split() == ["simulate"]
