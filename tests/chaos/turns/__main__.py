@@ -1,4 +1,4 @@
-"""The same trouble for longer: python -m tests.chaos --seconds 300."""
+"""The same trouble for longer: python -m tests.chaos.turns --seconds 300."""
 
 import argparse
 import sys
@@ -9,14 +9,14 @@ from time import monotonic
 
 from redis import Redis
 
-from tests.chaos.world import story, world
+from tests.chaos.turns.world import story, world
 from tests.services import OwnServices, Services
 
 LENGTH = 80
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.turns", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on")
     parser.add_argument("--seed", type=int, default=1, help="the first story; others follow")
     chosen = parser.parse_args()

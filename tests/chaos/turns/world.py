@@ -29,8 +29,8 @@ from scheduler.store.admission import Parcel
 from scheduler.store.cancellation import cancel, cancel_waiting
 from scheduler.store.revival import run_again
 from scheduler.store.submission import Submission, submit
-from tests.chaos.auditor import Attempt, Auditor, Broken, OwnerCaps, Promised
-from tests.chaos.faults import AT_COMMIT, Crashed, Fault, Points, Strike, away
+from tests.chaos.turns.auditor import Attempt, Auditor, Broken, OwnerCaps, Promised
+from tests.chaos.turns.faults import AT_COMMIT, Crashed, Fault, Points, Strike, away
 from tests.conftest import empty
 from tests.factories import WORKER, make_policy, make_submission, make_type, make_user, make_worker
 from tests.racing import committed

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from scheduler.database import open_redis
 from scheduler.models import SchedulerLease
 from scheduler.store import leader
-from tests.chaos.auditor import Broken
-from tests.chaos.faults import AT_COMMIT, Fault, Strike
-from tests.chaos.world import ACTS, World, world
+from tests.chaos.turns.auditor import Broken
+from tests.chaos.turns.faults import AT_COMMIT, Fault, Strike
+from tests.chaos.turns.world import ACTS, World, world
 from tests.conftest import make_settings
 from tests.services import Services
 
