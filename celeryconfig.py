@@ -41,6 +41,7 @@ task_ignore_result = True  # results are in Postgres, and there is no result bac
 
 # The worker.
 worker_pool = "tasks.pool:TaskPool"  # prefork that replaces a lost process within half a second
+worker_consumer = "tasks.consumer:Consumer"  # a connection that cannot be closed does not end it
 worker_prefetch_multiplier = 1  # a larger one breaks the order over the four lists
 worker_disable_prefetch = True  # a message held back by one worker is not run by another
 worker_cancel_long_running_tasks_on_connection_loss = False  # jobs go on while the broker is away
