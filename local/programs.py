@@ -15,10 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _WORKER_POOL = "tasks.pool:TaskPool"
 _QUEUES = "critical,high,normal,low"
-_DRAIN: tuple[Step, ...] = (
-    (signal.SIGTERM, timedelta(seconds=10)),  # finish what runs
-    (signal.SIGQUIT, timedelta(seconds=5)),  # give back what does not finish
-)
+_GIVING_BACK = timedelta(seconds=5)
 
 
 def inherited_environment() -> dict[str, str]:
@@ -51,9 +48,18 @@ def worker(environment: Mapping[str, str], *, name: str = "worker1") -> Program:
         ),
         environment={**environment, "CELERY_CUSTOM_WORKER_POOL": _WORKER_POOL},
         directory=ROOT,
-        stop=_DRAIN,
+        stop=_drain(settings),
         # Its services die with the launcher; asked politely, it would wait for them for ever.
         death_signal=signal.SIGKILL,
+    )
+
+
+def _drain(settings: Settings) -> tuple[Step, ...]:
+    # A worker whose time to finish is over gives back what runs by itself; asking helps one that
+    # cannot look at the clock.
+    return (
+        (signal.SIGTERM, settings.drain + _GIVING_BACK),
+        (signal.SIGQUIT, _GIVING_BACK),
     )
 
 

@@ -14,6 +14,7 @@ from scheduler.errors import SettingsInvalid
 _MIN_SECRET_LENGTH = 16
 _MAX_PORT = 65_535
 _MOST_DAYS = 36_500
+_MOST_SECONDS = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ VARIABLES = (
     Variable("FAIRQ_WORKER_PROCESSES", "8,2", "most and fewest processes of a worker"),
     Variable("FAIRQ_WORKER_CPU_UNITS", "8", "CPU units one worker offers"),
     Variable("FAIRQ_WORKER_MEMORY_MB", "4096", "memory one worker offers, in MB"),
+    Variable("FAIRQ_DRAIN_SECONDS", "30", "how long a worker that stops may finish what it runs"),
     Variable("FAIRQ_SMTP_URL", None, "smtp:// server for mail; files in FAIRQ_HOME when unset"),
     Variable("FAIRQ_ALLOW_PRIVATE_HTTP", "no", "let http_request reach private addresses"),
     Variable("FAIRQ_COOKIE_SECURE", "no", "send the session cookie over HTTPS only"),
@@ -63,6 +65,7 @@ class Settings:
     worker_processes_min: int
     worker_cpu_units: float
     worker_memory_mb: int
+    drain: timedelta
     smtp_url: str | None
     allow_private_http: bool
     cookie_secure: bool
@@ -95,6 +98,7 @@ class Settings:
             worker_processes_min=processes_min,
             worker_cpu_units=reader.take("FAIRQ_WORKER_CPU_UNITS", _cpu_units, 1.0),
             worker_memory_mb=reader.take("FAIRQ_WORKER_MEMORY_MB", _memory_mb, 1),
+            drain=reader.take("FAIRQ_DRAIN_SECONDS", _seconds, timedelta(0)),
             smtp_url=reader.optional("FAIRQ_SMTP_URL", _smtp_url),
             allow_private_http=reader.take("FAIRQ_ALLOW_PRIVATE_HTTP", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
             cookie_secure=reader.take("FAIRQ_COOKIE_SECURE", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
@@ -221,6 +225,12 @@ def _yes_or_no(raw: str) -> bool:
     if raw.lower() not in answers:
         raise ValueError(f"must be yes or no, not {raw!r}")
     return answers[raw.lower()]
+
+
+def _seconds(raw: str) -> timedelta:
+    if not raw.isdecimal() or int(raw) > _MOST_SECONDS:
+        raise ValueError(f"must be a whole number of seconds, at most {_MOST_SECONDS}, not {raw!r}")
+    return timedelta(seconds=int(raw))
 
 
 def _days(raw: str) -> timedelta:

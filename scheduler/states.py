@@ -101,7 +101,7 @@ class CancelReason(StrEnum):
     BY_USER = "cancelled_by_user"
     DEPENDENCY_FAILED = "dependency_failed"
     DEADLINE_PASSED = "deadline_passed"
-    BY_ITSELF = "cancelled_by_itself"
+    BY_ITSELF = "cancelled_by_itself"  # its handler found nothing to do
 
 
 class Condition(StrEnum):

@@ -147,6 +147,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
         sender.controller.pool,
         _offer(sender.controller),
         [*specs_of_kinds(CATALOGUE), *specs_of_tasks(app.tasks)],
+        drain=Settings.from_env().drain,
         is_interrupting=_is_terminating,
     )
     _process.fleet.start()

@@ -7,6 +7,7 @@ keeps trying, and does all of it when Postgres is back.
 """
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -27,9 +28,8 @@ from scheduler.store import fleet, work
 from scheduler.store.fleet import TypeSpec, WorkerOffer
 from scheduler.store.moves import Move
 from scheduler.store.recovery import lost
-from scheduler.store.work import Failure, Held
+from scheduler.store.work import TIME_LIMIT, Failure, Held
 from tasks.ledger import Ledger
-from tasks.runner import TIME_LIMIT
 from tasks.watcher import LEASE
 
 T = TypeVar("T")
@@ -37,6 +37,9 @@ Wanted = tuple[int, int]
 
 CANCEL_GRACE = timedelta(seconds=5)
 """How long a job that was asked to stop may go on before its process is killed."""
+
+REPORT_PATIENCE = timedelta(seconds=15)
+"""How long a process may take to write an outcome while Postgres answers its parent."""
 
 _LOOK_SECONDS = 0.5
 _RENEW_SECONDS = 2.0  # also how soon an unheard cancel is noticed
@@ -73,7 +76,8 @@ class Fleet:
 
     ``look_now``, ``time_limit_passed``, ``give_back`` and ``drain`` only leave a note and may be
     called from signal handlers and the event loop; the thread does the rest. *is_interrupting*
-    tells whether the processes that end now are ended by this worker's own stop.
+    tells whether the processes that end now are ended by this worker's own stop. A worker that
+    drains for longer than *drain* stops at once and gives back what it runs.
     """
 
     def __init__(
@@ -83,22 +87,26 @@ class Fleet:
         offer: WorkerOffer,
         specs: Sequence[TypeSpec],
         *,
+        drain: timedelta,
         is_interrupting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._ledger = ledger
         self._processes = processes
         self._offer = offer
         self._specs = specs
+        self._drain = drain
         self._is_interrupting = is_interrupting
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
         # A queue of this kind may be used by a signal handler that interrupts its own thread.
         self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._closing = self._draining = self._arrived = self._away = False
+        self._closing = self._arrived = self._away = False
+        self._draining_since: float | None = None
         self._heartbeat_at = self._renew_at = 0.0
         self._at_work = threading.Lock()
         self._paused = False
         self._known_processes = -1
         self._asked_since: dict[Wanted, float] = {}
+        self._reporting_since: dict[Wanted, float] = {}
         self._at_fault: dict[Wanted, float] = {}
         self._timed_out: dict[Wanted, float] = {}
         self._unstarted: list[Unstarted] = []
@@ -144,7 +152,8 @@ class Fleet:
             self._thread.join(_FAREWELL_SECONDS)
 
     def _begin_drain(self) -> None:
-        self._draining = True
+        if self._draining_since is None:
+            self._draining_since = time.monotonic()
         self._heartbeat_at = 0.0
 
     def _begin_farewell(self) -> None:
@@ -152,10 +161,19 @@ class Fleet:
 
     def _run(self) -> None:
         while not self._closing:
+            self._stop_in_time(time.monotonic())
             with self._at_work:
                 self._try(self.turn, time.monotonic())
             self.listen(_LOOK_SECONDS)
         self._try(self.say_farewell)
+
+    def _stop_in_time(self, now: float) -> None:
+        """End a drain that takes too long; whether Postgres is there does not matter."""
+        since = self._draining_since
+        if since is not None and now - since >= self._drain.total_seconds():
+            log.warning("the time to finish what runs is over")
+            self._draining_since = math.inf  # said once
+            os.kill(os.getpid(), signal.SIGQUIT)
 
     def _try(self, act: Callable[..., None], *arguments: float) -> None:
         try:
@@ -164,6 +182,7 @@ class Fleet:
             if not self._away:
                 log.warning("postgres away, still trying", extra={"problem": str(problem.orig)})
             self._away = True
+            self._reporting_since = {}  # they could not write either
         except Exception:
             log.exception("the worker was not looked after")
         else:
@@ -189,7 +208,8 @@ class Fleet:
 
     def _beat(self) -> None:
         count = len(self._processes.living())
-        state = "draining" if self._draining else "online"
+        draining = self._draining_since is not None
+        state = "draining" if draining else "online"
         if not self._arrived:
             self._arrive(count)
         known = self._once(
@@ -203,7 +223,7 @@ class Fleet:
         )
         self._arrived = known
         self._known_processes = count
-        if self._draining:
+        if draining:
             self._ledger.announcer.wake()  # there is less to hand out
 
     def _arrive(self, count: int) -> None:
@@ -227,8 +247,21 @@ class Fleet:
         for late in held:
             if late.overdue_seconds >= HARD_LIMIT_GRACE_SECONDS:
                 self._kill((late.id, late.attempt), late.pid, self._timed_out, now)
+        self._end_stuck(held, now)
         self._at_fault = _lately(self._at_fault, now)
         self._timed_out = _lately(self._timed_out, now)
+
+    def _end_stuck(self, held: Sequence[Held], now: float) -> None:
+        """End processes that cannot write an outcome although Postgres is there."""
+        reporting = {
+            (one.id, one.attempt): one.pid for one in held if self._processes.is_reporting(one.pid)
+        }
+        since = {one: self._reporting_since.get(one, now) for one in reporting}
+        self._reporting_since = since
+        for one, pid in reporting.items():
+            if now - since[one] >= REPORT_PATIENCE.total_seconds():
+                log.warning("a report got stuck", extra={"attempt": one, "pid": pid})
+                os.kill(pid, signal.SIGKILL)
 
     def _held(self) -> list[Held]:
         """Return what the living processes hold, renewed."""

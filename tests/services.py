@@ -39,7 +39,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -308,11 +308,11 @@ class Stack:
             self._wait(name)
 
     def start_worker(
-        self, name: str = "worker1", *, loading: Sequence[str] = (), **environment: str
+        self, name: str = "worker1", *, include: str | None = None, **environment: str
     ) -> None:
-        """Start a worker, and return when it takes jobs; *loading* names modules with types."""
+        """Start a worker, and return when it takes jobs; *include* is a module with more tasks."""
         program = programs.worker({**self.environment, **environment}, name=name)
-        more = ("-I", ",".join(loading)) if loading else ()  # of several options the last counts
+        more = ("-I", include) if include else ()
         self._launch(replace(program, command=(*program.command, *more)))
         self._wait(name)
 
@@ -320,6 +320,10 @@ class Stack:
         """Start what was killed or stopped, as it was started before."""
         self._launch(self._programs[name])
         self._wait(name)
+
+    def names(self) -> list[str]:
+        """Return the names of all processes there were."""
+        return list(self._logs)
 
     def running(self) -> list[str]:
         """Return the names of the processes that run, in the order in which they began."""

@@ -127,7 +127,7 @@ class World:
                 partial(
                     self.stack.start_worker,
                     name,
-                    loading=[_WORK],
+                    include=_WORK,
                     **self.clocks.environment(name),
                 )
             )

@@ -1,6 +1,6 @@
 """A whole Fairq for each test: its own database, its own processes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,23 @@ def admin(stack: Stack) -> Iterator[Client]:
     client = Client.admin(stack)
     yield client
     client.close()
+
+
+_TOLD_LINES = 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes of a stack said last when its test fails."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if call.when == "call" and report.failed and isinstance(stack, Stack):
+        for name in stack.names():
+            last = stack.log(name).splitlines()[-_TOLD_LINES:]
+            report.sections.append((f"last lines of {name}", "\n".join(last)))
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,17 +17,17 @@ from scheduler import retry
 from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.events import WAKE_KEY
 from scheduler.models import JobType, Worker
-from scheduler.states import JobStatus
+from scheduler.states import Executor, JobStatus
 from scheduler.store import work
 from scheduler.store.cancellation import cancel
 from scheduler.store.fleet import TypeSpec, WorkerOffer
-from tasks.fleet import CANCEL_GRACE, Fleet
+from tasks.fleet import CANCEL_GRACE, REPORT_PATIENCE, Fleet
 from tasks.ledger import Ledger
 from tasks.watcher import LEASE
 from tests.tasks.conftest import Jobs, Wanted
 
 NAME = "w1@test"
-SPEC = TypeSpec("simulate", "", None, 1, 128, 60, dict(retry.DEFAULTS), "celery")
+SPEC = TypeSpec("simulate", "", None, 1, 128, 60, dict(retry.DEFAULTS), (Executor.CELERY,))
 ALIVE, OTHER = 70_001, 70_002
 
 
@@ -60,7 +61,12 @@ class Post:
         self.interrupting = False
         self.now = 1000.0
         self.fleet = Fleet(
-            ledger, self.processes, offer(), [SPEC], is_interrupting=lambda: self.interrupting
+            ledger,
+            self.processes,
+            offer(),
+            [SPEC],
+            drain=timedelta(seconds=20),
+            is_interrupting=lambda: self.interrupting,
         )
 
     def turn(self, *, after: float = 0.0) -> None:
@@ -148,6 +154,21 @@ def test_a_draining_worker_says_so_at_once_and_leaves_in_the_end(
 
     post.fleet.say_farewell()
     assert worker().state == "stopped"
+
+
+def test_a_drain_that_takes_too_long_is_ended_once(
+    post: Post, kills: list[tuple[int, int]]
+) -> None:
+    post.fleet.drain()
+    post.fleet.listen(0)
+    since = time.monotonic()
+
+    post.fleet._stop_in_time(since + 19)
+    assert kills == []
+    post.fleet._stop_in_time(since + 21)
+    post.fleet._stop_in_time(since + 22)
+
+    assert kills == [(os.getpid(), signal.SIGQUIT)]
 
 
 def test_leases_of_what_living_processes_hold_are_renewed(
@@ -270,6 +291,44 @@ def test_a_process_that_has_only_to_report_is_left_alone(
     post.turn()
 
     assert kills == []
+
+
+def test_a_process_that_cannot_report_although_postgres_is_there_is_killed_after_a_while(
+    post: Post, kills: list[tuple[int, int]]
+) -> None:
+    stuck = post.running(ALIVE)[0]
+    post.processes.reporting = {ALIVE, OTHER}
+    patience = REPORT_PATIENCE.total_seconds()
+    post.turn()
+
+    post.running(OTHER)  # another one each time: it gets on
+    post.turn(after=patience - 2)
+    assert kills == []
+    post.turn(after=2)
+    assert kills == [(ALIVE, signal.SIGKILL)]
+
+    post.die(ALIVE)
+    post.turn()
+    assert post.jobs.look(stuck).error_type == "WorkerLost"
+
+
+def test_the_time_in_which_postgres_is_away_does_not_count(
+    post: Post, kills: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post.running(ALIVE)
+    post.processes.reporting = {ALIVE}
+    post.turn()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "once", _away)
+        post.fleet._try(post.fleet.turn, post.now + 3)
+    post.turn(after=60)
+
+    assert kills == []
+
+
+def _away(*_: object, **__: object) -> None:
+    raise OperationalError("", {}, Exception("the server is away"))
 
 
 def test_a_process_that_does_not_stop_for_a_cancel_is_killed_after_the_grace(

@@ -118,3 +118,20 @@ def test_an_outcome_outlasts_postgres_and_the_hard_limit(tmp_path: Path) -> None
 
         assert works.wait(attempt) is JobStatus.COMPLETED
         assert works.jobs.look(attempt).result == 1
+
+
+def test_a_worker_whose_time_to_finish_is_over_gives_back_what_runs(
+    services: Services, tmp_path: Path
+) -> None:
+    with Works(services, tmp_path, FAIRQ_DRAIN_SECONDS="2") as works:
+        attempt = works.running(payload={"duration_seconds": 60})
+
+        works.process.send(signal.SIGTERM)
+
+        works.wait(attempt, JobStatus.READY)
+        eventually(lambda: works.process.exit_code() is not None)
+        job = works.jobs.look(attempt)
+        assert (job.attempts_forgiven, job.crashes) == (1, 0)
+        entry = works.entry()
+        assert entry is not None
+        assert entry.state == "stopped"

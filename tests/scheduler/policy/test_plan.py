@@ -362,6 +362,18 @@ def test_a_hard_reservation_keeps_its_promise() -> None:
     assert made.reservation == hard
 
 
+def test_whoever_has_a_hard_reservation_is_next_behind_critical_express_work_only() -> None:
+    hard = Reservation(1, 1, NOON - seconds(5), NOON + seconds(10))
+    accounts = [Account(1, meter=99, tag=99), Account(2, meter=90, tag=90)]
+    jobs = [job(1, 1, cpu=4), job(2, 2, cpu=4), job(3, 4, CRITICAL, cpu=4, expected=9)]
+    busy = [running(9, 3, cpu=8, expected=10)]
+
+    made = plan(snapshot(jobs, busy, accounts=accounts, reservation=hard, clock=Clock(90)))
+
+    assert made.order == (3, 1, 2)
+    assert [made.holds[each].before for each in made.order] == [0, 1, 2]
+
+
 def test_a_hard_reservation_is_served_first_when_it_fits() -> None:
     hard = Reservation(1, 1, NOON - seconds(5), NOON)
     accounts = [Account(1, meter=99, tag=99), Account(2, tag=90)]

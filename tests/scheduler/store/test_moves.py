@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from scheduler.models import Active, Job, JobEvent, Ready
+from scheduler.models import Active, Job, JobEvent, Ready, Timer, User
 from scheduler.states import ACTIVE, MOVES, FeedKind, JobStatus
 from scheduler.store import work
 from scheduler.store.admission import Admitted, admit
@@ -148,6 +148,68 @@ def test_a_move_writes_one_event_and_keeps_the_hot_tables_in_step(
     assert bool(session.get(Active, job.id)) == (target in ACTIVE)
     lined = session.scalars(select(Ready).where(Ready.job_id == job.id)).all()
     assert len(lined) == (target is S.READY)
+
+
+@pytest.mark.parametrize("status", sorted(set(S) - {S.READY}))
+def test_a_job_that_is_not_ready_is_not_admitted_even_if_it_stands_in_line(
+    session: Session, status: JobStatus
+) -> None:
+    job = make_job(session, make_user(session), status, rank=5)
+    line = make_job(session, session.get_one(User, job.owner_id))
+    session.execute(
+        text("UPDATE ready SET job_id = :job, rank = 5 WHERE job_id = :line"),
+        {"job": job.id, "line": line.id},
+    )
+
+    assert _admit(session, job) == []
+
+
+@pytest.mark.parametrize("status", sorted(set(S) - ACTIVE))
+@pytest.mark.parametrize("name", ["give back", "start", "succeed", "fail", "stop", "snooze"])
+def test_a_report_about_a_job_that_is_not_active_changes_nothing_even_if_it_is_held(
+    session: Session, name: str, status: JobStatus
+) -> None:
+    job = _job_in(session, status)
+    held = make_job(session, session.get_one(User, job.owner_id), S.RUNNING)
+    _hold(session, job, held)
+
+    assert VERBS[name][0](session, job) == []
+
+
+@pytest.mark.parametrize("status", sorted(set(S) - {S.RUNNING, *VERBS["cancel"][2]}))
+def test_a_job_that_does_not_run_is_not_asked_to_stop_even_if_it_is_held(
+    session: Session, status: JobStatus
+) -> None:
+    job = _job_in(session, status)
+    held = make_job(session, session.get_one(User, job.owner_id), S.RUNNING)
+    _hold(session, job, held)
+
+    assert cancel(session, job.id) == []
+
+
+def _hold(session: Session, job: Job, instead_of: Job) -> None:
+    session.execute(
+        text("UPDATE active SET job_id = :job, attempt = :attempt WHERE job_id = :held"),
+        {"job": job.id, "attempt": job.attempt, "held": instead_of.id},
+    )
+
+
+@pytest.mark.parametrize("status", sorted(set(S) - {S.SCHEDULED, S.RETRYING}))
+def test_a_timer_that_was_left_over_releases_nobody(session: Session, status: JobStatus) -> None:
+    job = _job_in(session, status)
+    job.due_at = NOON
+    session.add(Timer(fire_at=NOON, job_id=job.id, kind="due"))
+    session.flush()
+
+    assert _release(session, job) == []
+
+
+def test_a_job_whose_time_was_put_off_is_not_released_at_the_earlier_one(session: Session) -> None:
+    job = make_job(session, make_user(session), S.RETRYING, due_at=NOON + 60 * MINUTE)
+    session.add(Timer(fire_at=NOON, job_id=job.id, kind="due"))
+    session.flush()
+
+    assert _release(session, job) == []
 
 
 REPORTS = ["start", "succeed", "fail", "retry", "give back", "stop", "snooze"]
