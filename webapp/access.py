@@ -95,6 +95,13 @@ def take_session() -> None:
     g.caller = _by_session()
 
 
+def take_basic_token() -> None:
+    """Take the token that came as the password of HTTP Basic, if one did."""
+    credentials = request.authorization
+    if credentials is not None and credentials.type == "basic":
+        g.caller = by_token(credentials.password or "", clock.now())
+
+
 def require(scope: Scope | None = None, role: Role = Role.VIEWER) -> Account:
     """Return the caller. Raises 401 without one, 403 if role or scope do not suffice."""
     account = caller()

@@ -48,6 +48,8 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "ambiguous_job_id": HTTPStatus.CONFLICT,
         "job_id_conflict": HTTPStatus.CONFLICT,
         "not_cancellable": HTTPStatus.CONFLICT,
+        "lease_lost": HTTPStatus.CONFLICT,
+        "not_running": HTTPStatus.CONFLICT,
         "not_retryable": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,

@@ -49,6 +49,7 @@ from scheduler.states import (
     UNFINISHED,
     WAITING,
     Condition,
+    Executor,
     JobClass,
     JobStatus,
 )
@@ -302,7 +303,7 @@ def workers(session: Session) -> Sequence[Worker]:
 
 
 def running_on(session: Session) -> dict[str, list[Running]]:
-    """Return what each worker runs, longest first."""
+    """Return what each Celery worker runs, longest first."""
     rows = session.execute(
         select(
             Active.worker.label("worker"),
@@ -313,7 +314,7 @@ def running_on(session: Session) -> dict[str, list[Running]]:
         )
         .join(Job, Job.id == Active.job_id)
         .join(User, User.id == Active.owner_id)
-        .where(Active.worker.is_not(None))
+        .where(Active.worker.is_not(None), Active.executor == Executor.CELERY)
         .order_by(Active.claimed_at)
     ).mappings()
     running: dict[str, list[Running]] = {}

@@ -97,6 +97,8 @@ class Relay:
             case "progress" if self._audience.hears_of(message["owner_id"]):
                 change = live_messages.of_progress(message, self._name(message["owner_id"]))
                 self._offer(message, change, now)
+            case "offers":
+                services_of(self._app).desk.call(message["asks"])
             case "log":
                 rooms = [log_room(message["owner_id"], message["job_id"])]
                 line = live_messages.of_log(message, self._name(message["owner_id"]))

@@ -52,6 +52,10 @@ _TAGS_LIMIT = 50
 _DEPENDENCIES_LIMIT = 10_000
 _RULES_LIMIT = 200
 _NAMES_LIMIT = 1_000
+_LINE_LIMIT = 8192
+_LINES_LIMIT = 1_000
+_MESSAGE_LIMIT = 500
+_TRACEBACK_LIMIT = 16_000
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
 
@@ -118,6 +122,7 @@ def _decimal(number: float) -> Decimal:
 Level = Annotated[int, Field(ge=HIGHEST_LEVEL, le=LOWEST_LEVEL)]
 JobId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LIMIT), AfterValidator(_printable)]
+Lease = Annotated[str, Field(min_length=1, max_length=100)]
 Tag = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 Username = Annotated[str, Field(pattern=f"^{USERNAME_PATTERN}$")]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_LIMIT)]
@@ -585,6 +590,140 @@ class Discarded(_Cleared):
     """What became of dead letters that were to be discarded."""
 
     discarded: int
+
+
+# Pull workers
+
+
+def _progress_given(given: Any) -> Any:
+    return {"fraction": given} if isinstance(given, int | float) else given
+
+
+def _line_given(given: Any) -> Any:
+    return {"message": given} if isinstance(given, str) else given
+
+
+class NextRequest(Request):
+    """A worker that asks for a job."""
+
+    worker: Name = Field(description="What people are told where the job runs.")
+    types: Annotated[list[Name], Field(min_length=1, max_length=_NAMES_LIMIT)] | None = Field(
+        default=None, description="Jobs of these types only."
+    )
+    lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=30, description="How long the job is the worker's without a heartbeat."
+    )
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
+        default=0, description="How long to wait for a job."
+    )
+
+
+class HandedJob(JobAnswer):
+    """A job that is the worker's to run."""
+
+    lease: str = Field(description="To be sent with every heartbeat, and with the end.")
+    lease_expires_at: AwareDatetime
+
+
+class ProgressReport(Request):
+    """How far a job is."""
+
+    fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    message: Annotated[str, Field(max_length=_MESSAGE_LIMIT)] | None = None
+
+
+class LineReport(Request):
+    """A line for the log of a job."""
+
+    message: Annotated[str, Field(max_length=_LINE_LIMIT)]
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    # Lines may be plain text as well, and what is read twice has to be read leniently.
+    at: Instant | None = Field(default=None, strict=False, description="Now, if it is left out.")
+
+
+class HeartbeatRequest(Request):
+    """A sign of life."""
+
+    lease: Lease
+    progress: Annotated[
+        ProgressReport | None,
+        BeforeValidator(_progress_given, json_schema_input_type=ProgressReport | float | None),
+    ] = None
+    logs: Annotated[
+        list[
+            Annotated[
+                LineReport, BeforeValidator(_line_given, json_schema_input_type=LineReport | str)
+            ]
+        ],
+        Field(max_length=_LINES_LIMIT),
+    ] = []
+
+
+class HeartbeatAnswer(Answer):
+    """What the worker is to do."""
+
+    cancel: bool = Field(description="The job is to stop; say so with its end.")
+    lease_expires_at: AwareDatetime
+
+
+class ErrorReport(Request):
+    """Why a job failed. Errors of one type are put together with others like them."""
+
+    type: Name = "Failed"
+    message: Annotated[str, Field(max_length=_LINE_LIMIT)]
+    traceback: Annotated[str, Field(max_length=_TRACEBACK_LIMIT)] | None = None
+
+
+class CompleteRequest(Request):
+    """How a job ended."""
+
+    lease: Lease
+    status: Literal[JobStatus.COMPLETED, JobStatus.FAILED]
+    result: Any = Field(default=None, description="Of a completed job.")
+    error: Annotated[
+        ErrorReport | None,
+        BeforeValidator(_line_given, json_schema_input_type=ErrorReport | str | None),
+    ] = Field(default=None, description="Of a failed job.")
+    retryable: bool = Field(default=True, description="Whether another attempt may help.")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.status is JobStatus.COMPLETED and self.error is not None:
+            raise ValueError("a completed job has no error")
+        if self.status is JobStatus.FAILED and self.result is not None:
+            raise ValueError("a failed job has no result")
+        return self
+
+
+# The simple queue protocol
+
+
+class SimpleJob(Answer):
+    """A job of the simple queue protocol."""
+
+    jobId: str  # noqa: N815 - the protocol's name
+    description: str | None
+    state: Literal["submitted", JobStatus.RUNNING, JobStatus.FAILED, "succeeded"]
+    data: Any
+
+
+class SimpleJobList(RootModel[list[SimpleJob]]):
+    """All jobs, in the order of their submission."""
+
+
+class SimpleSubmission(Request):
+    """A job to submit."""
+
+    jobId: JobId  # noqa: N815 - the protocol's name
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+    data: Any = None
+
+
+class SimpleCompletion(Request):
+    """How a job ended."""
+
+    jobId: JobId  # noqa: N815 - the protocol's name
+    status: Literal[JobStatus.FAILED, "succeeded"]
 
 
 # People

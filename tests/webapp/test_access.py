@@ -50,6 +50,8 @@ SIGNED_IN = (401, 200, 200, 200, 200, 200, 403)
 ONE_JOB = (401, 404, 200, 404, 200, 200, 403)
 OPERATORS = (401, 403, 403, 403, 200, 200, 403)
 ADMINS = (401, 403, 403, 403, 403, 200, 403)
+NOT_THE_LEASE = (401, 403, 409, 404, 409, 409, 403)
+NONE_TO_TAKE = (401, 403, 404, 404, 404, 404, 403)
 READERS = "owner operator admin"
 JOB = "/jobs/{job}"
 JOB_RULE = "/jobs/<job_id:job_id>"
@@ -74,6 +76,24 @@ ROUTES = (
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
     Row("PATCH", f"{JOB_RULE}/cancel", (401, 403, 200, 404, 200, 200, 403), READERS),
     Row("POST", f"{JOB_RULE}/retry", (401, 403, 409, 404, 409, 409, 403)),
+    Row("POST", "/jobs/next", (401, 403, 204, 204, 204, 204, 403), body={"worker": "w"}),
+    Row("POST", f"{JOB_RULE}/heartbeat", NOT_THE_LEASE, body={"lease": "x"}),
+    Row("POST", f"{JOB_RULE}/complete", NOT_THE_LEASE, body={"lease": "x", "status": "completed"}),
+    Row("GET", "/simplequeue/jobs", SIGNED_IN),
+    Row("GET", "/simplequeue/jobs/next", NONE_TO_TAKE),
+    Row("GET", "/simplequeue/jobs/<job_id:job_id>", (401, 404, 404, 404, 404, 404, 403)),
+    Row(
+        "POST",
+        "/simplequeue/jobs/submit",
+        (401, 403, 201, 201, 201, 201, 403),
+        body={"jobId": "new"},
+    ),
+    Row(
+        "POST",
+        "/simplequeue/jobs/complete",
+        NONE_TO_TAKE,
+        body={"jobId": f"{MARK}-{{asker}}", "status": "failed"},
+    ),
     Row("GET", "/dead-letters", SIGNED_IN, READERS),
     Row("POST", "/dead-letters/retry", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
     Row("POST", "/dead-letters/discard", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),

@@ -145,18 +145,6 @@ def queue_bodies(
     }
 
 
-def reserved(session: Session) -> dict[str, Any]:
-    """Return what admitted and running jobs hold together."""
-    cpu_units, memory_mb, slots = session.execute(
-        select(
-            func.coalesce(func.sum(Active.cpu_units), 0),
-            func.coalesce(func.sum(Active.memory_mb), 0),
-            func.count(),
-        )
-    ).one()
-    return {"cpu_units": float(cpu_units), "memory_mb": int(memory_mb), "slots": slots}
-
-
 def depths(session: Session) -> dict[str, int]:
     """Return how many jobs could start now, by class."""
     rows = session.execute(select(Ready.job_class, func.count()).group_by(Ready.job_class))
@@ -170,7 +158,7 @@ def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
     return {
         "at": to_rfc3339(now),
         "capacity": figures.offer(fleet.capacity(session)),
-        "reserved": reserved(session),
+        "reserved": figures.reserved(session),
         "depths": depths(session),
         "workers": [
             {
