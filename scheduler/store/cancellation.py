@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from scheduler.states import CancelReason
-from scheduler.store.moves import Move, lock, make, verb
+from scheduler.store.moves import OUTCOME, Move, lock, make, verb
 
-_CANCEL_WAITING = verb("""
+_CANCEL_WAITING = verb(
+    f"""
 WITH target AS (
     SELECT id, status, owner_id, rank, due_at, start_by FROM jobs
     WHERE id = ANY(:jobs) AND status = ANY(:to_cancelled) AND status <> :is_running
@@ -43,9 +44,12 @@ moved AS (
     SET status = :is_cancelled, reason = :reason, finished_at = now()
     FROM target WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
-              jsonb_build_object('reason', jobs.reason, 'from', target.status) AS data
+              jsonb_build_object('reason', jobs.reason, 'from', target.status) AS data,
+              {OUTCOME}
 )
-""")
+""",
+    ends=True,
+)
 
 _REQUEST_CANCEL = verb("""
 WITH target AS (

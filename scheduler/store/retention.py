@@ -25,6 +25,11 @@ _FORGET = text("""
 WITH said AS (DELETE FROM job_logs WHERE job_id = ANY(:jobs)),
 happened AS (DELETE FROM job_events WHERE job_id = ANY(:jobs)),
 tried AS (DELETE FROM attempts WHERE job_id = ANY(:jobs)),
+delivered AS (
+    DELETE FROM callback_deliveries USING callbacks
+    WHERE callback_deliveries.callback_id = callbacks.id AND callbacks.job_id = ANY(:jobs)
+),
+called AS (DELETE FROM callbacks WHERE job_id = ANY(:jobs)),
 waited AS (DELETE FROM dependencies WHERE child_id = ANY(:jobs)),
 awaited AS (DELETE FROM dependencies WHERE parent_id = ANY(:jobs) AND child_id <> ALL(:jobs))
 DELETE FROM jobs WHERE id = ANY(:jobs)
