@@ -19,6 +19,7 @@ from scheduler import clock
 from scheduler.errors import JobNotFound
 from scheduler.models import Job, Token, User
 from scheduler.states import Role, Scope
+from scheduler.store.audit import Actor
 from webapp.errors import Problem, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
@@ -93,6 +94,12 @@ def require(scope: Scope | None = None, role: Role = Role.VIEWER) -> Account:
     if scope is not None and scope not in account.scopes:
         raise Problem("insufficient_scope", f"This needs a token with the scope {scope}.")
     return account
+
+
+def actor() -> Actor:
+    """Return the caller as the audit log knows them."""
+    account = require()
+    return Actor(account.username, account.id, request.remote_addr, g.request_id)
 
 
 def check_password(username: str, password: str) -> Account | None:

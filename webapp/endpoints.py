@@ -20,8 +20,14 @@ from webapp.extensions import csrf
 
 View = Callable[..., ResponseReturnValue]
 
+OVERSEERS = frozenset({Role.OPERATOR, Role.ADMIN})
+"""Whose changes are audited, always."""
+
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request body, unless the route says otherwise."""
+
+NOTHING = ""
+"""What a route writes to the audit log that changes nothing, whatever its method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,7 @@ class Endpoint:
     refuses: tuple[str, ...]
     headers: tuple[str, ...]
     body_limit: int
+    audits: str | None
 
 
 class Resource(Blueprint):
@@ -68,12 +75,17 @@ class Resource(Blueprint):
         refuses: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
+        audits: str | None = None,
     ) -> Callable[[View], View]:
         """Declare a route. The view gets ``body`` and ``query`` if it declares them.
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
-        *scope*. *takes_password* leaves all of that to the view.
+        *scope*. *takes_password* leaves all of that to the view. *audits* names the action that
+        the view records with ``scheduler.store.audit``; operators and administrators change
+        nothing without one.
         """
+        if audits is None and method != "GET" and role in OVERSEERS:
+            raise ValueError(f"{method} {rule}: say what it audits, or that it changes NOTHING")
 
         def register(view: View) -> View:
             endpoint = Endpoint(
@@ -92,6 +104,7 @@ class Resource(Blueprint):
                 refuses=refuses,
                 headers=headers,
                 body_limit=body_limit,
+                audits=audits,
             )
             self.endpoints.append(endpoint)
             self.add_url_rule(

@@ -48,6 +48,7 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "ambiguous_job_id": HTTPStatus.CONFLICT,
         "job_id_conflict": HTTPStatus.CONFLICT,
         "not_cancellable": HTTPStatus.CONFLICT,
+        "nothing_to_send": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,
         "policy_conflict": HTTPStatus.CONFLICT,

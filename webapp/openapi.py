@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from webapp.endpoints import Endpoint
+from webapp.endpoints import OVERSEERS, Endpoint
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.schemas import ProblemDetails
 
@@ -95,7 +95,15 @@ def _description(endpoint: Endpoint) -> str:
     if endpoint.is_open:
         return endpoint.description
     scope = "" if endpoint.scope is None else f", tokens the scope `{endpoint.scope}`"
-    return f"{endpoint.description}\n\nNeeds the role `{endpoint.role}`{scope}."
+    needs = f"Needs the role `{endpoint.role}`{scope}."
+    return f"{endpoint.description}\n\n{needs}{_audited(endpoint)}"
+
+
+def _audited(endpoint: Endpoint) -> str:
+    if not endpoint.audits:
+        return ""
+    always = endpoint.role in OVERSEERS
+    return f" Audited as `{endpoint.audits}`{'' if always else ' if it is about somebody else'}."
 
 
 def _path_parameters(endpoint: Endpoint) -> Iterable[dict[str, Any]]:

@@ -59,6 +59,7 @@ SCAN_LIMIT = 20_000
 """Jobs that one page looks at for filters without an index."""
 
 _OPEN_PARENTS_NAMED = 3
+_PLACES = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,21 +362,35 @@ def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobS
     return counts | {JobStatus(status): count for status, count in rows}
 
 
-def write_cursor(place: int) -> str:
+def write_cursor(*places: int) -> str:
     """Write down where the next page starts."""
-    return base64.urlsafe_b64encode(json.dumps([place]).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(places).encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> int:
-    """Read what ``write_cursor`` wrote. Raises a 422 problem for anything else."""
+    """Read what ``write_cursor`` wrote of one place. Raises a 422 problem for anything else."""
+    return read_places(cursor, 1)[0]
+
+
+def read_places(cursor: str, count: int) -> list[int]:
+    """Read what ``write_cursor`` wrote of so many places. Raises a 422 problem for another one."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         match json.loads(base64.urlsafe_b64decode(padded.encode())):
-            case [int(place)] if 0 <= place < 2**63:
-                return place
+            case [*places] if len(places) == count and all(map(_is_place, places)):
+                return places
     except (ValueError, binascii.Error):
         pass
-    raise Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
+    raise foreign_cursor()
+
+
+def foreign_cursor() -> Problem:
+    """Return the answer to a cursor that is not one of ours."""
+    return Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
+
+
+def _is_place(given: Any) -> bool:
+    return type(given) is int and 0 <= given < _PLACES
 
 
 class Listing:

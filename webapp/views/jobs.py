@@ -18,7 +18,7 @@ from scheduler.errors import SubmissionRefused
 from scheduler.models import Job, JobType
 from scheduler.states import JobStatus, Role
 from scheduler.store import cancellation
-from webapp import access, presentation, queries
+from webapp import access, audit, presentation, queries
 from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.forms import JobForm
@@ -115,6 +115,8 @@ def cancel(job_id: str) -> ResponseReturnValue:
     job = access.find_job(account, job_id, request.args.get("owner"))
     moves = cancellation.cancel(session, job.id)
     session.refresh(job)
+    if moves:
+        audit.note_about_job("jobs.cancel", job)
     _flash_outcome(job, asked=bool(moves))
     finish(moves)
     back = frame.job_url({"job_id": job_id, "owner": request.args.get("owner")})
