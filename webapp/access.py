@@ -23,6 +23,7 @@ from scheduler.store.audit import Actor
 from webapp.errors import Problem, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
+from webapp.services import services
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -32,6 +33,9 @@ TOKEN_USE_NOTED_EVERY = timedelta(minutes=1)
 
 SIGN_INS_PER_NAME = "10 per minute"
 SIGN_INS_PER_ADDRESS = "100 per minute"
+
+REQUESTS = "requests"
+"""The name of the limit that FAIRQ_REQUESTS_PER_MINUTE sets."""
 
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 
@@ -128,9 +132,36 @@ def open_session(account: Account) -> None:
 
 def limit_sign_in(view: View) -> View:
     """Limit how often passwords are tried, per name and address, and per address."""
-    by_name = limiter.shared_limit(SIGN_INS_PER_NAME, "sign-in-name", key_func=_name_and_address)
-    by_address = limiter.shared_limit(SIGN_INS_PER_ADDRESS, "sign-in-address")
+    by_name = limiter.shared_limit(
+        SIGN_INS_PER_NAME,
+        "sign-in-name",
+        key_func=_name_and_address,
+        error_message=f"Too many attempts: the limit for a name is {SIGN_INS_PER_NAME}.",
+    )
+    by_address = limiter.shared_limit(
+        SIGN_INS_PER_ADDRESS,
+        "sign-in-address",
+        error_message=f"Too many attempts: the limit for an address is {SIGN_INS_PER_ADDRESS}.",
+    )
     return cast("View", by_name(by_address(view)))
+
+
+def _most_requests() -> str:
+    return f"{services().settings.requests_per_minute} per minute"
+
+
+@limiter.shared_limit(
+    _most_requests,
+    REQUESTS,
+    key_func=lambda: f"user {require().id}",
+    exempt_when=lambda: services().settings.requests_per_minute == 0,
+    error_message=lambda: f"Too many requests: the limit for each user is {_most_requests()}.",
+)
+def count_request() -> None:
+    """Count this request of the caller, who is known. Raises RateLimitExceeded if it is too much.
+
+    While the broker is away every web process counts for itself.
+    """
 
 
 def new_secret() -> str:

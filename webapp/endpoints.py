@@ -132,6 +132,8 @@ def _guard(endpoint: Endpoint, view: View) -> View:
     @functools.wraps(view)
     def guarded(**values: Any) -> ResponseReturnValue:
         if not (endpoint.is_open or endpoint.takes_password):
+            access.require()
+            access.count_request()
             access.require(endpoint.scope, endpoint.role)
             protect_session()
         return view(**values, **_inputs(endpoint))

@@ -86,8 +86,11 @@ def _config(settings: Settings) -> dict[str, object]:
 def _guard_pages() -> None:
     """Let pages take sessions only, and check the CSRF token of every form, signing in included.
 
-    A page asks for no scope, so a token that has few must not reach it.
+    A page asks for no scope, so a token that has few must not reach it. Requests of whoever is
+    signed in are counted.
     """
     if request.blueprint in {page.name for page in PAGES}:
         access.take_session()
         csrf.protect()
+        if access.caller() is not None:
+            access.count_request()
