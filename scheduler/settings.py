@@ -16,6 +16,7 @@ _MAX_PORT = 65_535
 _MOST_DAYS = 36_500
 _MOST_SECONDS = 7 * 86_400
 _MOST_REQUESTS = 1_000_000
+_MOST_PROXIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ VARIABLES = (
         "let http_request and callbacks reach private addresses",
     ),
     Variable("FAIRQ_REQUESTS_PER_MINUTE", "6000", "most requests of one user; 0 for no limit"),
+    Variable("FAIRQ_PROXIES", "0", "how many proxies before the web server tell who asks"),
     Variable("FAIRQ_COOKIE_SECURE", "no", "send the session cookie over HTTPS only"),
     Variable("FAIRQ_KEEP_FINISHED_DAYS", "30", "how long completed and cancelled jobs are kept"),
     Variable("FAIRQ_KEEP_FAILED_DAYS", "90", "how long dead letters are kept"),
@@ -75,6 +77,7 @@ class Settings:
     smtp_url: str | None
     allow_private_http: bool
     requests_per_minute: int
+    proxies: int
     cookie_secure: bool
     keep_finished: timedelta
     keep_failed: timedelta
@@ -109,6 +112,7 @@ class Settings:
             smtp_url=reader.optional("FAIRQ_SMTP_URL", _smtp_url),
             allow_private_http=reader.take("FAIRQ_ALLOW_PRIVATE_HTTP", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
             requests_per_minute=reader.take("FAIRQ_REQUESTS_PER_MINUTE", _requests, 0),
+            proxies=reader.take("FAIRQ_PROXIES", _proxies, 0),
             cookie_secure=reader.take("FAIRQ_COOKIE_SECURE", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
             keep_finished=reader.take("FAIRQ_KEEP_FINISHED_DAYS", _days, timedelta.max),
             keep_failed=reader.take("FAIRQ_KEEP_FAILED_DAYS", _days, timedelta.max),
@@ -236,8 +240,16 @@ def _yes_or_no(raw: str) -> bool:
 
 
 def _requests(raw: str) -> int:
-    if not raw.isdecimal() or int(raw) > _MOST_REQUESTS:
-        raise ValueError(f"must be a whole number, at most {_MOST_REQUESTS}, not {raw!r}")
+    return _at_most(_MOST_REQUESTS, raw)
+
+
+def _proxies(raw: str) -> int:
+    return _at_most(_MOST_PROXIES, raw)
+
+
+def _at_most(most: int, raw: str) -> int:
+    if not raw.isdecimal() or int(raw) > most:
+        raise ValueError(f"must be a whole number, at most {most}, not {raw!r}")
     return int(raw)
 
 

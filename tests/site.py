@@ -30,8 +30,8 @@ class Site(http.server.ThreadingHTTPServer):
     """Answers as its table says.
 
     Of several answers each is given once, the last one for ever. ``/drip`` sends a byte now and
-    then, ``/silence`` nothing until the test is over, ``/slowly`` a status line that never ends,
-    ``/huge`` as much as is taken.
+    then, ``/slowly`` a status line that never ends, ``/huge`` as much as is taken, and what is
+    *silent* nothing until the test is over.
     """
 
     daemon_threads = True
@@ -39,6 +39,7 @@ class Site(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         self.seen: list[Asked] = []
         self.answers: dict[str, Answer | list[Answer]] = {}
+        self.silent = {"/silence"}
         self.over = threading.Event()
         self.taken = 0
         super().__init__(("127.0.0.1", 0), _Page)
@@ -63,9 +64,11 @@ class _Page(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length)
         self.server.seen.append(Asked(self.command, self.path, dict(self.headers), body))
-        special = {"/silence": self._be_silent, "/slowly": self._be_slow}
-        if self.path in special:
-            special[self.path]()
+        if self.path in self.server.silent:
+            self.server.over.wait()
+            return
+        if self.path == "/slowly":
+            self._be_slow()
             return
         status, headers, content = self.server.answer_to(self.path)
         self.send_response(status)
@@ -89,9 +92,6 @@ class _Page(http.server.BaseHTTPRequestHandler):
     def _be_slow(self) -> None:
         self.wfile.write(b"HTTP/1.1 200 ")
         self._drip(b"O")
-
-    def _be_silent(self) -> None:
-        self.server.over.wait()
 
     def _pour(self) -> None:
         while self.server.taken < HUGE:

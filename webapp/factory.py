@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from flask import Flask, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from scheduler.database import open_redis
 from scheduler.events import Announcer
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.from_mapping(_config(settings))
     redis = open_redis(settings, socket_timeout=REDIS_PATIENCE.total_seconds())
     app.extensions["fairq"] = Services(settings, redis, Announcer(redis))
+    _believe_proxies(app, settings.proxies)
     for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation):
         part.init_app(app)
     app.before_request(_guard_pages)
@@ -56,6 +58,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     live.init_app(app, settings)
     cli.init_app(app)
     return app
+
+
+def _believe_proxies(app: Flask, count: int) -> None:
+    """Take the address of a request from that many proxies, which have it from each other."""
+    if count:
+        believing = ProxyFix(app.wsgi_app, x_for=count, x_proto=0, x_host=0)
+        app.wsgi_app = believing  # type: ignore[method-assign]  # Flask's documented way to add middleware
 
 
 def _config(settings: Settings) -> dict[str, object]:

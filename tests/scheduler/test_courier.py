@@ -15,7 +15,6 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from local.programs import ROOT
 from scheduler import courier, outbound
 from scheduler.callback import MOST_TRIES, TIMEOUT, Call, Reply
 from scheduler.courier import SENDERS, Courier, http_sender
@@ -25,7 +24,7 @@ from scheduler.store import callbacks, work
 from scheduler.store.callbacks import AT_ONCE_PER_OWNER, LEASE, rotate_secret, secret_of
 from tests.factories import NOON, make_callback, make_job, make_user
 from tests.racing import committed
-from tests.readme import snippets
+from tests.readme import CALLBACKS, documented_check, snippets
 from tests.scheduler.test_callback import make_call
 from tests.services import eventually
 from tests.site import Site, answer_dns
@@ -33,18 +32,6 @@ from tests.site import Site, answer_dns
 S = JobStatus
 OK = Reply(1, status_code=200)
 HOUR = timedelta(hours=1)
-
-IsFromFairq = Callable[..., bool]
-
-
-@pytest.fixture
-def is_from_fairq() -> IsFromFairq:
-    """What the document tells receivers to write."""
-    (block,) = snippets("python", (ROOT / "docs" / "callbacks.md").read_text())
-    names: dict[str, Any] = {}
-    exec(compile(block, "callbacks.md", "exec"), names)  # noqa: S102 - our own words
-    found: IsFromFairq = names["is_from_fairq"]
-    return found
 
 
 @pytest.fixture
@@ -145,7 +132,7 @@ def test_a_call_arrives_as_it_is_documented(desk: Desk, site: Site) -> None:
         eventually(lambda: desk.do(lambda s: s.scalar(select(Callback.delivered_at))))
 
     (asked,) = site.seen
-    (example,) = snippets("json", (ROOT / "docs" / "callbacks.md").read_text())
+    (example,) = snippets("json", CALLBACKS)
     body, documented = json.loads(asked.body), json.loads(example)
     assert (asked.method, asked.path) == ("POST", "/done")
     assert asked.headers["Content-Type"] == "application/json"
@@ -156,14 +143,13 @@ def test_a_call_arrives_as_it_is_documented(desk: Desk, site: Site) -> None:
     assert {name: body[name] for name in same} == {name: documented[name] for name in same}
 
 
-def test_the_documented_check_accepts_what_arrives_and_nothing_else(
-    desk: Desk, site: Site, is_from_fairq: IsFromFairq
-) -> None:
+def test_the_documented_check_accepts_what_arrives_and_nothing_else(desk: Desk, site: Site) -> None:
     desk.add(site.url("/"))
     secret = desk.do(lambda session: secret_of(session, desk.owner)).secret
     with desk.running():
         eventually(lambda: site.seen)
 
+    is_from_fairq = documented_check()
     headers, body = site.seen[0].headers, site.seen[0].body
 
     assert is_from_fairq(secret, headers, body)
@@ -174,9 +160,7 @@ def test_the_documented_check_accepts_what_arrives_and_nothing_else(
     assert not is_from_fairq(secret, headers, body, tolerance=-1)
 
 
-def test_both_secrets_pass_the_check_while_they_change(
-    desk: Desk, site: Site, is_from_fairq: IsFromFairq
-) -> None:
+def test_both_secrets_pass_the_check_while_they_change(desk: Desk, site: Site) -> None:
     before = desk.do(lambda session: secret_of(session, desk.owner)).secret
     after = desk.do(lambda session: rotate_secret(session, desk.owner)).secret
     desk.add(site.url("/"))
@@ -184,6 +168,7 @@ def test_both_secrets_pass_the_check_while_they_change(
         eventually(lambda: site.seen)
 
     (asked,) = site.seen
+    is_from_fairq = documented_check()
 
     assert before != after
     assert is_from_fairq(before, asked.headers, asked.body)

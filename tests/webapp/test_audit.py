@@ -240,6 +240,27 @@ def test_a_change_that_fails_is_not_written_down(
     assert _log(store) == []
 
 
+@pytest.mark.parametrize(
+    ("proxies", "address"), [(0, "127.0.0.1"), (1, "192.0.2.7"), (2, "198.51.100.9")]
+)
+def test_behind_proxies_the_address_is_the_one_they_tell(
+    settings: Settings,
+    scene: None,
+    person: MakePerson,
+    make_app: MakeApp,
+    store: Session,
+    proxies: int,
+    address: str,
+) -> None:
+    olga = person("olga", Role.OPERATOR)
+    olga.client = make_app(replace(settings, proxies=proxies)).test_client()
+    told = {"X-Forwarded-For": "203.0.113.5, 198.51.100.9, 192.0.2.7"}
+
+    olga.post("/queues/low/pause", headers=told)
+
+    assert [entry.address for entry in _log(store)] == [address]
+
+
 def test_a_change_that_cannot_be_written_down_is_not_made(
     scene: None, person: MakePerson, store: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
