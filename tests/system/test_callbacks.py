@@ -125,3 +125,29 @@ def test_a_scheduler_that_is_told_to_stop_does_so_while_it_calls(
     assert stack.stop("scheduler") == 0
 
     assert "courier stopped" in stack.log("scheduler")
+
+
+def test_receivers_that_never_answer_hold_up_no_job(
+    stack: Stack, admin: Client, site: Site
+) -> None:
+    stack.start_worker()
+    admin.submit_batch(
+        {
+            "type": "simulate",
+            "job_id": f"silent{number}",
+            "delay_seconds": 3600,
+            "callback_url": site.url("/silence"),
+        }
+        for number in range(20)
+    )
+    for number in range(20):
+        admin.call("PATCH", f"/jobs/silent{number}/cancel")
+    eventually(lambda: site.seen)
+
+    jobs = admin.submit_batch(
+        {"type": "simulate", "payload": {"duration_seconds": 0}} for _ in range(20)
+    )
+
+    done = admin.wait_for_all(jobs)
+    assert {job["status"] for job in done.values()} == {"completed"}
+    assert "delivered" not in _states(admin, "silent0")
