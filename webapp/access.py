@@ -49,6 +49,12 @@ SIGN_INS_PER_ADDRESS = "100 per minute"
 REQUESTS = "requests"
 """The name of the limit that FAIRQ_REQUESTS_PER_MINUTE sets."""
 
+REPORTS = "reports"
+"""The name of the limit of what workers report of the jobs they have, as high as that of requests.
+
+One of its own: whatever else a user asks, no worker may lose a job because it was not heard.
+"""
+
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 
 
@@ -169,18 +175,28 @@ def _most_requests() -> str:
     return f"{services().settings.requests_per_minute} per minute"
 
 
-@limiter.shared_limit(
-    _most_requests,
-    REQUESTS,
-    key_func=lambda: f"user {require().id}",
-    exempt_when=lambda: services().settings.requests_per_minute == 0,
-    error_message=lambda: f"Too many requests: the limit for each user is {_most_requests()}.",
-)
+def _counting(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    return limiter.shared_limit(
+        _most_requests,
+        name,
+        key_func=lambda: f"user {require().id}",
+        exempt_when=lambda: services().settings.requests_per_minute == 0,
+        error_message=lambda: f"Too many {name}: the limit for each user is {_most_requests()}.",
+    )
+
+
+@_counting(REQUESTS)
 def count_request() -> None:
     """Count this request of the caller, who is known. Raises RateLimitExceeded if it is too much.
 
-    While the broker is away every web process counts for itself.
+    One that waits for an answer counts once. While the broker is away every web process counts for
+    itself.
     """
+
+
+@_counting(REPORTS)
+def count_report() -> None:
+    """Count this report of the caller's worker, as ``count_request`` does."""
 
 
 def new_secret() -> str:

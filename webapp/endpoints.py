@@ -54,6 +54,7 @@ class Endpoint:
     headers: tuple[str, ...]
     body_limit: int
     audits: str | None
+    reports: bool
 
 
 class Resource(Blueprint):
@@ -93,13 +94,14 @@ class Resource(Blueprint):
         headers: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
         audits: str | None = None,
+        reports: bool = False,
     ) -> Callable[[View], View]:
         """Declare a route. The view gets ``body`` and ``query`` if it declares them.
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
         *scope*. *takes_password* leaves all of that to the view. *audits* names the action that
         the view records with ``scheduler.store.audit``; operators and administrators change
-        nothing without one.
+        nothing without one. With *reports* a worker tells of a job it has; that is counted apart.
         """
         if audits is None and method != "GET" and role in OVERSEERS:
             raise ValueError(f"{method} {rule}: say what it audits, or that it changes NOTHING")
@@ -124,6 +126,7 @@ class Resource(Blueprint):
                 headers=headers,
                 body_limit=body_limit,
                 audits=audits,
+                reports=reports,
             )
             self.endpoints.append(endpoint)
             self.add_url_rule(
@@ -154,7 +157,7 @@ def _guard(endpoint: Endpoint, view: View) -> View:
             access.take_basic_token()
         if not (endpoint.is_open or endpoint.takes_password):
             access.require()
-            access.count_request()
+            (access.count_report if endpoint.reports else access.count_request)()
             access.require(endpoint.scope, endpoint.role)
             protect_session()
         return view(**values, **_inputs(endpoint))

@@ -151,3 +151,15 @@ def test_receivers_that_never_answer_hold_up_no_job(
     done = admin.wait_for_all(jobs)
     assert {job["status"] for job in done.values()} == {"completed"}
     assert "delivered" not in _states(admin, "silent0")
+
+
+def test_no_address_that_is_called_is_in_a_log(stack: Stack, admin: Client, site: Site) -> None:
+    stack.start_worker()
+    url = site.url("/x?key=sesame").replace("127.0.0.1", "ann:sesame@127.0.0.1")
+
+    admin.submit(job_id="it", type="http_request", payload={"url": url}, callback_url=url)
+
+    _wait_until_delivered(admin, "it")
+    assert [asked.method for asked in site.seen] == ["GET", "POST"]
+    logs = {name: stack.log(name) for name in ("web", "scheduler", "worker1")}
+    assert {name for name, log in logs.items() if "sesame" in log} == set()

@@ -171,6 +171,7 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     answers={200: JobAnswer},
     query=OwnerQuery,
     refuses=("not_retryable", "ambiguous_job_id"),
+    audits="jobs.retry",
 )
 def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     """With fresh attempts, at the end of its owner's line; what was cancelled with it follows.
@@ -181,6 +182,8 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     job = access.find_job(access.require(), job_id, query.owner)
     moves = run_again(session, [job.id])
     session.refresh(job)
+    if moves:
+        audit.note_about_job("jobs.retry", job)
     if prefers_html():
         return retried(job, moves)
     if not moves:
