@@ -164,7 +164,9 @@ def _said(problem: Exception) -> str:
     """Return what went wrong in a line; never an address with the password that may be in it."""
     if isinstance(problem, httpx.TimeoutException):
         return f"no answer within {TIMEOUT.total_seconds():g} s"
-    return f"{type(problem).__name__}: {problem}".partition("\n")[0][:500]
+    line = f"{type(problem).__name__}: {problem}".partition("\n")[0][:500]
+    # Some of it may be the other side's words, and what cannot be noted would be noted for ever.
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _since(began: float) -> int:

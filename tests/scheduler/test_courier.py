@@ -258,6 +258,21 @@ def test_a_password_in_the_address_is_sent_and_not_told(site: Site) -> None:
     assert "secret" not in (failed.error or "")
 
 
+def test_what_went_wrong_can_be_kept_whatever_it_says(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Call) -> bytes:
+        raise ValueError("a\0b\ud800\nc")
+
+    monkeypatch.setattr(courier, "body", fail)
+    callback = desk.add("http://example.org/")
+
+    with desk.running():
+        eventually(lambda: desk.log(callback))
+
+    assert desk.log(callback) == [(None, "ValueError: a?b?")]
+
+
 # Private addresses
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import Job
 from scheduler.settings import Settings
-from scheduler.states import Role, Scope
-from tests.factories import make_group
+from scheduler.states import Executor, JobStatus, Role, Scope
+from scheduler.store import work
+from tests.factories import make_group, make_job
 from tests.webapp.conftest import MakeApp, MakePerson, Person, add_token, csrf_of
 from tests.webapp.test_access import PAGES
 from webapp import access
@@ -124,6 +126,68 @@ def test_a_batch_is_one_request(limited: Limited, person: MakePerson, store: Ses
 
     assert answers == [201] * MOST + [429]
     assert store.scalar(select(func.count()).select_from(Job)) == 20 * MOST
+
+
+# Workers
+
+
+def _claim(store: Session, owner: Person, job_id: str = "it") -> None:
+    """Let a worker of *owner* run a job under the lease ``secret``."""
+    job = make_job(store, owner.user, JobStatus.QUEUED, executor=Executor.PULL, job_id=job_id)
+    minute = timedelta(minutes=1)
+    work.start(store, [(job.id, 1)], worker="cam", pid=None, lease=minute, token="secret")
+    store.commit()
+
+
+def test_a_worker_that_waits_for_a_job_asks_once(limited: Limited, person: MakePerson) -> None:
+    ann = _at(limited(2), person("ann"))
+
+    waited = ann.post("/jobs/next", {"worker": "cam", "wait_seconds": 0.3})
+    after = [ann.get("/me").status_code for _ in range(2)]
+
+    assert waited.status_code == 204
+    assert after == [200, 429]
+
+
+def test_a_worker_keeps_its_job_whatever_else_its_user_asks(
+    limited: Limited, person: MakePerson, store: Session
+) -> None:
+    ann = _at(limited(), person("ann"))
+    _claim(store, ann)
+    while ann.get("/me").status_code != 429:
+        pass
+
+    kept = ann.post("/jobs/it/heartbeat", {"lease": "secret"})
+    ended = ann.post("/jobs/it/complete", {"lease": "secret", "status": "completed"})
+
+    assert (kept.status_code, ended.status_code) == (200, 200)
+    assert ended.json["status"] == JobStatus.COMPLETED
+    assert ann.post("/jobs/next", {"worker": "cam"}).status_code == 429
+
+
+def test_reports_have_a_limit_of_their_own(
+    limited: Limited, person: MakePerson, store: Session
+) -> None:
+    ann = _at(limited(), person("ann"))
+    _claim(store, ann)
+
+    answers = [ann.post("/jobs/it/heartbeat", {"lease": "secret"}) for _ in range(MOST + 1)]
+
+    assert [answer.status_code for answer in answers] == [200] * MOST + [429]
+    assert (
+        answers[-1].json["detail"] == "Too many reports: the limit for each user is 3 per minute."
+    )
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert ann.get("/me").status_code == 200
+
+
+def test_what_reports_are_is_known(app: Flask) -> None:
+    reports = {endpoint.view for endpoint in endpoints_of(app) if endpoint.reports}
+
+    assert reports == {"keep_job", "complete_job", "complete_simple_job"}
+
+
+# What is not counted
 
 
 @pytest.mark.parametrize(
@@ -312,7 +376,8 @@ def test_no_route_that_reads_a_body_is_brought_down_by_depth(
 
         answer = boss.ask(endpoint.method, path, data=b"[" * 100_000, headers=JSON)
 
-        assert (answer.status_code, answer.json["code"]) == (422, "validation_failed"), path
+        refusal = (400, endpoint.invalid) if endpoint.invalid else (422, "validation_failed")
+        assert (answer.status_code, answer.json["code"]) == refusal, path
 
 
 def test_the_form_is_not_brought_down_by_depth(signed_in: MakePerson) -> None:

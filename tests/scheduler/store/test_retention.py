@@ -54,7 +54,7 @@ def test_a_finished_job_is_forgotten_with_everything_that_names_it(
     event = {"owner_id": owner.id, "at": NOON, "verb": "x", "status": status, "attempt": 1}
     session.add(JobEvent(job_id=job.id, **event))
     make_dependency(session, job, make_job(session, owner, S.COMPLETED))
-    for ends in ({}, {"delivered_at": NOON}, {"gave_up_at": NOON}):
+    for ends in ({"delivered_at": NOON}, {"gave_up_at": NOON}):
         make_delivery(session, make_callback(session, job, **ends))
 
     assert _forget(session) == 2
@@ -115,6 +115,18 @@ def test_a_job_is_kept_while_another_waits_for_it_or_ran_after_it_and_is_not_fin
     make_dependency(session, child, parent)
 
     assert _forget(session) == 0
+
+
+def test_a_job_is_kept_while_it_is_still_to_be_told_about(session: Session) -> None:
+    job = make_job(session, make_user(session), S.COMPLETED)
+    make_callback(session, job, delivered_at=NOON)
+    pending = make_callback(session, job)
+
+    assert _forget(session) == 0
+
+    pending.due_at, pending.gave_up_at = None, NOON
+    session.flush()
+    assert _forget(session) == 1
 
 
 def test_the_oldest_go_first_and_no_more_than_asked_for(session: Session) -> None:
