@@ -43,6 +43,8 @@ class Endpoint:
     refuses: tuple[str, ...]
     headers: tuple[str, ...]
     body_limit: int
+    streams: type[BaseModel] | None
+    upgrades: bool
 
 
 class Resource(Blueprint):
@@ -68,11 +70,15 @@ class Resource(Blueprint):
         refuses: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
+        streams: type[BaseModel] | None = None,
+        upgrades: bool = False,
     ) -> Callable[[View], View]:
         """Declare a route. The view gets ``body`` and ``query`` if it declares them.
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
-        *scope*. *takes_password* leaves all of that to the view.
+        *scope*. *takes_password* leaves all of that to the view, and so does *upgrades*, for a
+        WebSocket may prove later whose it is. *streams* is the body of each event where the answer
+        may be a stream of them.
         """
 
         def register(view: View) -> View:
@@ -92,11 +98,19 @@ class Resource(Blueprint):
                 refuses=refuses,
                 headers=headers,
                 body_limit=body_limit,
+                streams=streams,
+                upgrades=upgrades,
             )
             self.endpoints.append(endpoint)
-            self.add_url_rule(
-                rule, endpoint=view.__name__, view_func=_guard(endpoint, view), methods=[method]
-            )
+            guarded = _guard(endpoint, view)
+            for websocket in (False, True) if upgrades else (False,):
+                self.add_url_rule(
+                    rule,
+                    endpoint=view.__name__,
+                    view_func=guarded,
+                    methods=[method],
+                    websocket=websocket,
+                )
             return view
 
         return register
@@ -118,7 +132,7 @@ def protect_session() -> None:
 def _guard(endpoint: Endpoint, view: View) -> View:
     @functools.wraps(view)
     def guarded(**values: Any) -> ResponseReturnValue:
-        if not (endpoint.is_open or endpoint.takes_password):
+        if not (endpoint.is_open or endpoint.takes_password or endpoint.upgrades):
             access.require(endpoint.scope, endpoint.role)
             protect_session()
         return view(**values, **_inputs(endpoint))

@@ -388,6 +388,31 @@ class EventList(Answer):
     next_cursor: str | None
 
 
+# Streams
+
+
+class StreamOpening(Request):
+    """The first message of a WebSocket: whose it is, where it resumes. Both may be left out."""
+
+    token: Annotated[str, Field(max_length=NAME_LIMIT)] | None = None
+    last_event_id: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class StreamedMove(Answer):
+    """A change of a job, as streams tell it. Its ``seq`` is the id of the event."""
+
+    job_id: str
+    owner: str
+    seq: int
+    verb: str
+    status: JobStatus
+    attempt: int
+    at: AwareDatetime
+    worker: str | None = None
+    reason: CancelReason | None = None
+    error: str | None = None
+
+
 # Asking for jobs
 
 _STATUS_WORDS = {*JobStatus, *GROUPS}
@@ -428,6 +453,21 @@ class OwnerQuery(Query):
 
 class OwnerPage(Page, OwnerQuery):
     """Which part of a list that belongs to a job."""
+
+
+class LogsQuery(OwnerPage):
+    """Which lines of a log, or all of them and those to come."""
+
+    follow: bool = Field(
+        default=False,
+        description="Stream every line as server-sent events until the job has finished.",
+    )
+
+
+class WaitQuery(OwnerQuery):
+    """How long to wait for a job."""
+
+    timeout_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
 
 
 class JobsQuery(Page, OwnerQuery):
