@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from flask import Request
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,6 +32,7 @@ RESUME_PATIENCE = timedelta(seconds=2)
 
 _LAST_EVENT_ID = "Last-Event-ID"
 _NUMBERS = 2**63
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +107,15 @@ def moves_over_websocket(
             said = _first_message(outlet, channel, client)
             client, owner_id = _proved(streams, client, said, wanted.owner)
         except Problem as problem:
-            yield channel.refuse(problem.code)
+            ending = outlet.ending
+            yield channel.refuse(problem.code) if ending is None else channel.farewell(ending)
         except SQLAlchemyError:
             yield channel.farewell(Ending.OUTAGE)
         else:
             streams.admit(name, client)
-            told = (said.last_event_id, wanted.after, now)
-            after = next((one for one in told if one is not None), None)
+            after, kept_since = _place(said, wanted, now)
             stream = MoveStream(
-                streams,
-                outlet,
-                channel,
-                owner_id=owner_id,
-                after=after,
-                kept_since=wanted.kept_since,
+                streams, outlet, channel, owner_id=owner_id, after=after, kept_since=kept_since
             )
             stream.prepare()
             yield from stream.run()
@@ -140,6 +136,14 @@ def _first_message(outlet: Outlet, channel: Channel, client: Client | None) -> S
             return StreamOpening()
         outlet.wait(timedelta(seconds=left))
     return parse_body(StreamOpening, (channel.opening or "{}").encode())
+
+
+def _place(said: StreamOpening, wanted: Wanted, now: int | None) -> tuple[int | None, datetime]:
+    """Return after which event the stream goes on, and how old events behind it may be."""
+    after = wanted.after if said.last_event_id is None else said.last_event_id
+    if after is None:
+        return now, _LONG_AGO  # nothing has been deleted since then
+    return after, wanted.kept_since
 
 
 def _proved(
