@@ -1,5 +1,6 @@
 """The gevent server: one greenlet per connection, WebSockets included."""
 
+import errno
 import logging
 import signal
 import socket
@@ -72,6 +73,9 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent ships no annotations
 
 
 class _Handler(WebSocketHandler):  # type: ignore[misc]  # gevent ships no annotations
+    # The last is what a write ends with when its connection is severed.
+    ignored_socket_errors = (*WSGIHandler.ignored_socket_errors, errno.EBADF)
+
     def handle(self) -> None:
         """Serve a connection. Each write leaves at once: waiting for company costs 40 ms."""
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
