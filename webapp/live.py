@@ -16,7 +16,7 @@ from scheduler import clock
 from scheduler.errors import JobNotFound
 from scheduler.settings import Settings
 from scheduler.states import Role, Scope
-from webapp import access, live_messages
+from webapp import access, live_messages, queries
 from webapp.access import Account
 from webapp.audience import (
     ALL,
@@ -76,11 +76,6 @@ def init_app(app: Flask, settings: Settings) -> None:
 def start(app: Flask) -> None:
     """Begin to carry what happens to the clients of *app*; only a serving process does."""
     relay_of(app).start()
-
-
-def stop(app: Flask) -> None:
-    """Take leave of who would otherwise go on to listen or to wait."""
-    streams_of(app).stop()
 
 
 def relay_of(app: Flask) -> Relay:
@@ -177,7 +172,7 @@ def _catch_up(account: Account, seq: object, *, everybody: bool) -> None:
     if sum(move["seq"] > seq for move in moves) > REPLAY_LIMIT:
         socketio.emit("reload", {"seq": moves[-1]["seq"]}, to=sid, namespace="/")
         return
-    names = reads.names_of(session, {move["owner_id"] for move in moves})
+    names = queries.names_of(session, {move["owner_id"] for move in moves})
     for change in live_messages.replay(moves, names):
         socketio.emit("job", change, to=sid, namespace="/")
     missed = [one for one in moves if one["seq"] > seq and one["owner_id"] == account.id]

@@ -16,6 +16,8 @@ from geventwebsocket.handler import WebSocketHandler
 from scheduler.settings import Settings
 from webapp import live
 from webapp.connection import ENVIRON_KEY, Connection
+from webapp.services import services_of
+from webapp.streams.home import streams_of
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,7 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent ships no annotations
         self.lasting = Tally()
 
     def finish(self) -> None:
-        """Accept nothing more and let what is being answered finish, for a while."""
-        self.close()
+        """Let what is being answered finish, for a while, and end the rest."""
         self.answering.wait(FINISHING)
         self.lasting.wait(PARTING)
         self.stop(timeout=0)
@@ -141,7 +142,7 @@ class _Socket(Connection):
 
 
 def serve(app: Flask, settings: Settings) -> None:
-    """Serve *app* until SIGTERM or SIGINT, then finish what is being answered."""
+    """Serve *app* until SIGTERM or SIGINT; then take nothing more, and finish what goes on."""
     stopping = Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(signum, stopping.set)
@@ -150,6 +151,13 @@ def serve(app: Flask, settings: Settings) -> None:
     live.start(app)
     log.info("web server started", extra={"host": settings.host, "port": server.server_port})
     stopping.wait()
-    live.stop(app)
+    server.close()
+    _let_go(app)
     server.finish()
     log.info("web server stopped")
+
+
+def _let_go(app: Flask) -> None:
+    """Let those go on who would wait or listen for longer than the server lasts."""
+    services_of(app).desk.close()
+    streams_of(app).stop()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_PREFIX = "/jobs/"
+_PREFIXES = ("/jobs/", "/simplequeue/jobs/")
 
 
 class JobIdConverter(PathConverter):
@@ -40,7 +40,7 @@ class KeepEncodedSlashes:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> "Iterable[bytes]":
         """Serve a request whose path is put right."""
-        if environ["PATH_INFO"].startswith(_PREFIX):
+        if environ["PATH_INFO"].startswith(_PREFIXES):
             environ["PATH_INFO"] = _protected(environ)
         return self._application(environ, start_response)
 
@@ -59,7 +59,7 @@ def asked_for() -> str:
 def _protected(environ: "WSGIEnvironment") -> str:
     decoded: str = environ["PATH_INFO"]
     raw = str(environ.get("RAW_URI", "")).partition("?")[0]
-    if not raw.startswith(_PREFIX):
+    if not raw.startswith(_PREFIXES):
         return decoded.replace("%", "%25")
     kept = raw.replace("%25", "%2525").replace("%2F", "%252F").replace("%2f", "%252F")
     return unquote(kept, encoding="latin-1")
