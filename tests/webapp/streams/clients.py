@@ -94,12 +94,16 @@ class Socket(Reader):
 
     def _messages(self) -> Iterator[Event]:
         while True:
-            code, data = self.socket.recv_data()
-            if code == websocket.ABNF.OPCODE_CLOSE:
-                self.closed = int.from_bytes(data[:2]), data[2:].decode()
+            # Frame by frame: the library answers a close, and fails where nobody reads that.
+            frame = self.socket.recv_frame()
+            if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
+                self.closed = int.from_bytes(frame.data[:2]), frame.data[2:].decode()
                 return
-            told = json.loads(data)
-            yield Event(told["event"], told["data"], told.get("id"))
+            if frame.opcode == websocket.ABNF.OPCODE_PING:
+                self.socket.pong(frame.data)
+            elif frame.opcode == websocket.ABNF.OPCODE_TEXT:
+                told = json.loads(frame.data)
+                yield Event(told["event"], told["data"], told.get("id"))
 
     def _shut(self) -> None:
         # Not ``close``, which reads for an answer, as the thread does.
