@@ -16,7 +16,7 @@ import tasks.kinds
 from local import programs
 from local.programs import ROOT
 from scheduler.settings import VARIABLES, Settings
-from scheduler.states import MOVES, JobStatus
+from scheduler.states import DISCARD, MOVES, JobStatus
 from scheduler.store.work import Claim
 from tasks.catalogue import CATALOGUE
 from tasks.context import Context, Notebook
@@ -112,7 +112,7 @@ def test_every_verb_is_named() -> None:
     }
     table = {cells[2].strip("`") for cells in rows(ARCHITECTURE, "<!-- moves:")}
 
-    assert written == table | {"submit", "request_cancel"}
+    assert written == table | {"submit", "request_cancel", DISCARD}
 
 
 def test_every_kind_of_live_message_and_event_is_named() -> None:

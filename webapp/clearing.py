@@ -134,7 +134,8 @@ def _run_again(session: Session, ids: Sequence[int]) -> tuple[int, Sequence[Move
 
 
 def _discard(session: Session, ids: Sequence[int]) -> tuple[int, Sequence[Move]]:
-    return len(discard_jobs(session, ids)), ()
+    moves = discard_jobs(session, ids)
+    return len(moves), moves
 
 
 def _interrupted(done: int) -> Problem:

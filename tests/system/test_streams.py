@@ -5,12 +5,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from scheduler.states import DISCARD
 from tests.services import OwnServices, Stack, eventually
-from tests.system.client import Client
+from tests.system.client import Body, Client
 from tests.webapp.streams.clients import Reader, Socket, events_of
 
 NOOP = {"type": "simulate", "payload": {"duration_seconds": 0}}
@@ -65,6 +67,46 @@ def test_a_job_is_followed_from_its_submission_to_its_last_line(
     lines = [one.data["message"] for one in log.heard if one.name == "log"]
     assert lines == ["hello", *(f"line {n} of 20" for n in range(1, 21))]
     assert (log.heard[-1], end.data) == (end, {"status": "completed"})
+
+
+def test_jobs_of_pull_workers_are_told_to_their_owner_alone(stack: Stack, admin: Client) -> None:
+    ann, bob = admin.make_user("ann"), admin.make_user("bob")
+    with events_of(stack.url, ann.token) as anns, Socket(stack.url) as bobs:
+        bobs.say(token=bob.token)
+        for listener in (anns, bobs):
+            listener.wait_for("live")
+        job_id = ann.submit("scan", executor="pull")["job_id"]
+        handed = ann.call("POST", "/jobs/next", json={"worker": "w", "wait_seconds": 20}).json()
+        with events_of(stack.url, ann.token, f"/jobs/{job_id}/logs?follow=1") as log:
+            report(ann, handed, "heartbeat", logs=[{"level": "info", "message": "half way"}])
+            log.wait_for("log")
+            report(ann, handed, "complete", status="failed", retryable=False)
+            [end] = log.wait_for("end")
+        ann.call("POST", "/dead-letters/discard", json={"job_ids": [job_id]})
+        ann.call("POST", f"/jobs/{job_id}/retry")
+        own = bob.submit("scan", executor="pull")["job_id"]
+
+        told = anns.wait_for("job", 6)
+        bobs.wait_for("job")
+
+        assert end.data == {"status": "failed"}
+        assert [one.data["message"] for one in log.heard if one.name == "log"] == ["half way"]
+        assert {one.data["job_id"] for one in told} == {job_id}
+        assert [one.data["verb"] for one in told] == [
+            "submit",
+            "admit",
+            "start",
+            "fail",
+            DISCARD,
+            "run_again",
+        ]
+        assert [one.data["job_id"] for one in bobs.heard if one.name == "job"] == [own]
+
+
+def report(worker: Client, handed: Body, what: str, **fields: Any) -> None:
+    path = f"/jobs/{handed['job_id']}/{what}"
+    answer = worker.call("POST", path, json={"lease": handed["lease"], **fields})
+    assert answer.status_code == 200, answer.text
 
 
 class Restless:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.events import Standing, read_standing, to_rfc3339
 from scheduler.models import Active, Job, JobEvent, JobLog, Ready, User
-from scheduler.states import FINISHED, UNFINISHED, JobClass, JobStatus
+from scheduler.states import DISCARD, FINISHED, UNFINISHED, JobClass, JobStatus
 from scheduler.store import fleet
 from webapp import figures, queries, serialise
 
@@ -60,7 +60,7 @@ def recent_finishes(session: Session, owner_id: int) -> list[Finish]:
     rows = session.execute(
         select(recent.c.seq, Job.job_id, recent.c.status, recent.c.data, recent.c.at)
         .join(Job, Job.id == recent.c.job_id)
-        .where(recent.c.status.in_(sorted(FINISHED)))
+        .where(recent.c.status.in_(sorted(FINISHED)), recent.c.verb != DISCARD)
         .order_by(recent.c.seq.desc())
         .limit(NOTES_SHOWN)
     )

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from scheduler import clock
 from scheduler.models import Job, JobEvent, Token, User
-from scheduler.states import JobStatus, Role
+from scheduler.states import DISCARD, JobStatus, Role
 from tests.factories import MINUTE, make_event, make_events
 from tests.webapp.conftest import MakePerson
 from tests.webapp.streams.conftest import EVENTS, Listen, Listener
@@ -130,6 +130,25 @@ def test_changes_are_told_to_who_may_see_the_job(
     assert [event.data["job_id"] for event in live.take(len(hears))] == hears
     caught_up = resumed.take(2 * len(hears))
     assert [event.data["job_id"] for event in caught_up] == hears + hears
+
+
+def test_what_becomes_of_dead_letters_is_told_to_their_owner_alone(
+    person: MakePerson, listen: Listen, job_of: JobOf, look: Look
+) -> None:
+    ann, bob = person("ann"), person("bob")
+    for name in ("kept", "gone"):
+        job_of(ann.user, JobStatus.FAILED, job_id=name)
+    job_of(bob.user, JobStatus.FAILED, job_id="bobs")
+    anns, bobs = started(listen(ann)), started(listen(bob))
+
+    for who, act, job_id in ((ann, "retry", "kept"), (ann, "discard", "gone")):
+        assert who.post(f"/dead-letters/{act}", {"job_ids": [job_id]}).status_code == 200
+    bob.post("/dead-letters/discard", {"job_ids": ["bobs"]})
+    look()
+
+    told = [(event.data["job_id"], event.data["verb"]) for event in anns.take(2)]
+    assert told == [("kept", "run_again"), ("gone", DISCARD)]
+    assert bobs.next().data["job_id"] == "bobs"
 
 
 @pytest.mark.parametrize(
