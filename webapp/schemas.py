@@ -59,6 +59,9 @@ _TRACEBACK_LIMIT = 16_000
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
 
+WAIT_LIMIT = 300
+"""Seconds that a client may wait for a job to finish. Proxies have to bear such a silence."""
+
 USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 
 PASSWORD_LIMIT = 1024
@@ -473,7 +476,7 @@ class LogsQuery(OwnerPage):
 class WaitQuery(OwnerQuery):
     """How long to wait for a job."""
 
-    timeout_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
+    timeout_seconds: Annotated[float, Field(ge=0, le=WAIT_LIMIT)] = 30.0
 
 
 class JobsQuery(Page, OwnerQuery):

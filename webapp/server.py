@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import resource
 import signal
 import socket
 from contextlib import suppress
@@ -141,11 +142,19 @@ class _Socket(Connection):
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
+def raise_file_limit() -> None:
+    """Let more than a thousand clients stay: many systems grant 1,024 files until asked."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems state a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def serve(app: Flask, settings: Settings) -> None:
     """Serve *app* until SIGTERM or SIGINT; then take nothing more, and finish what goes on."""
     stopping = Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(signum, stopping.set)
+    raise_file_limit()
     server = Server(app, settings)
     server.start()
     live.start(app)

@@ -30,7 +30,7 @@ bp = Resource("api_streams", __name__)
     upgrades=True,
     query=OwnerQuery,
     headers=("Last-Event-ID",),
-    answers={200: None, 101: None},
+    answers={200: JobAnswer, 101: None},
     streams=StreamedMove,
     refuses=("unknown_owner", "bad_request", "not_found", "ambiguous_job_id"),
 )

@@ -110,3 +110,28 @@ class Socket(Reader):
         with suppress(OSError, AttributeError):
             self.socket.sock.shutdown(socket.SHUT_RDWR)
         self.socket.shutdown()
+
+
+def raw_stream(url: str, token: str, *, buffer: int | None = None) -> socket.socket:
+    """Ask for server-sent events over a socket that nobody reads unasked."""
+    address = urlsplit(url)
+    client = socket.socket()
+    if buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.settimeout(30)
+    client.connect((address.hostname, address.port))
+    client.sendall(
+        f"GET /jobs/stream HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: text/event-stream\r\n"
+        f"Authorization: Bearer {token}\r\n\r\n".encode()
+    )
+    return client
+
+
+def read_until(client: socket.socket, mark: bytes) -> bytes:
+    """Read up to an event, and that event."""
+    read = b""
+    while mark not in read or not read.partition(mark)[2].endswith(b"\n\n\r\n"):
+        received = client.recv(65_536)
+        assert received, read
+        read += received
+    return read

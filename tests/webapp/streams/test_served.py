@@ -2,13 +2,11 @@
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import LiteralString
-from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -19,7 +17,7 @@ import websocket
 from scheduler.states import JobStatus
 from tests.services import ADMIN, Services, Stack, eventually
 from tests.system.client import Client
-from tests.webapp.streams.clients import Reader, Socket, events_of
+from tests.webapp.streams.clients import Reader, Socket, events_of, raw_stream, read_until
 from webapp.extensions import CONNECTIONS
 from webapp.server import FINISHING
 
@@ -29,6 +27,11 @@ CLIENTS = 100
 
 BURST = 9_000
 """More than a connection holds in its buffers, and less than is told to who comes back."""
+
+CONNECTIONS_OPEN = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'fairq'
+"""
 
 MANY_MOVES = """
 INSERT INTO job_events (job_id, owner_id, at, verb, status, attempt, data)
@@ -160,48 +163,19 @@ def test_many_idle_clients_hold_neither_threads_nor_connections_and_all_hear(
     web = psutil.Process(stack.pid("web"))
     threads = web.num_threads()
     with ExitStack() as opened:
-        clients = [opened.enter_context(closing(raw(stack, token))) for _ in range(CLIENTS)]
+        clients = [
+            opened.enter_context(closing(raw_stream(stack.url, token))) for _ in range(CLIENTS)
+        ]
         for client in clients:
             read_until(client, b"event: live")
 
-        held = connections(stack)
+        held = number(stack, CONNECTIONS_OPEN)
         job_id = admin.submit()["job_id"]
         heard = [read_until(client, b"event: job") for client in clients]
 
         assert all(job_id.encode() in one for one in heard)
         assert web.num_threads() == threads
         assert held <= CONNECTIONS < CLIENTS
-
-
-def raw(stack: Stack, token: str, *, buffer: int | None = None) -> socket.socket:
-    """Ask for a stream over a socket that nobody reads unasked."""
-    address = urlsplit(stack.url)
-    client = socket.socket()
-    if buffer is not None:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    client.settimeout(30)
-    client.connect((address.hostname, address.port))
-    client.sendall(
-        f"GET /jobs/stream HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: text/event-stream\r\n"
-        f"Authorization: Bearer {token}\r\n\r\n".encode()
-    )
-    return client
-
-
-def read_until(client: socket.socket, mark: bytes) -> bytes:
-    """Read up to an event, and that event."""
-    read = b""
-    while mark not in read or not read.partition(mark)[2].endswith(b"\n\n\r\n"):
-        read += client.recv(65_536)
-    return read
-
-
-def connections(stack: Stack) -> int:
-    return number(
-        stack,
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name = 'fairq'",
-    )
 
 
 def number(stack: Stack, question: LiteralString) -> int:
@@ -215,7 +189,10 @@ def test_a_client_that_reads_nothing_is_cut_off_and_disturbs_nobody(
     admin: Client, stack: Stack, token: str
 ) -> None:
     job_id = admin.submit()["job_id"]
-    with closing(raw(stack, token, buffer=4096)) as deaf, events_of(stack.url, token) as reader:
+    with (
+        closing(raw_stream(stack.url, token, buffer=4096)) as deaf,
+        events_of(stack.url, token) as reader,
+    ):
         read_until(deaf, b"event: live")
         [live] = reader.wait_for("live")
         here = deaf.getsockname()
@@ -280,7 +257,7 @@ def test_a_stop_takes_leave_of_everybody_and_waits_for_nobody(
     with (
         ThreadPoolExecutor() as pool,
         begun(stack, pool, f"/jobs/{job_id}/wait?timeout_seconds=300") as waiting,
-        closing(raw(stack, token, buffer=4096)) as deaf,
+        closing(raw_stream(stack.url, token, buffer=4096)) as deaf,
         events_of(stack.url, token) as events,
         Socket(stack.url, header=bearer(token)) as messages,
         events_of(stack.url, token, f"/jobs/{job_id}/logs?follow=1") as lines,
