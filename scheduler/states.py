@@ -36,6 +36,9 @@ MOVES: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
 )
 """Allowed next states. Documents and database tests are checked against this table."""
 
+DISCARD = "discard"
+"""The verb that ends nothing, though it tells a final status: the job had failed before."""
+
 WAITING = frozenset({_S.SCHEDULED, _S.BLOCKED, _S.READY, _S.RETRYING})
 ACTIVE = frozenset({_S.QUEUED, _S.RUNNING})
 FINISHED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})

@@ -1,6 +1,7 @@
 """One maker per thing a test needs; what they make is legal in every respect."""
 
 import itertools
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,8 @@ from scheduler.models import (
     Dependency,
     Group,
     Job,
+    JobEvent,
+    JobLog,
     JobType,
     PolicyVersion,
     Ready,
@@ -143,6 +146,36 @@ def make_job(
     session.add_all(_rows_beside(job))
     session.flush()
     return job
+
+
+def make_event(session: Session, job: Job, **columns: Any) -> JobEvent:
+    """Make a move of *job*, which is left as it is."""
+    return make_events(session, job, 1, **columns)[0]
+
+
+def make_events(session: Session, job: Job, count: int, **columns: Any) -> list[JobEvent]:
+    """Make moves of *job*, which is left as it is."""
+    defaults: dict[str, Any] = {"at": NOON, "verb": "start", "status": job.status, "attempt": 1}
+    fields = {"job_id": job.id, "owner_id": job.owner_id, **defaults, **columns}
+    made = [JobEvent(**fields) for _ in range(count)]
+    session.add_all(made)
+    session.flush()
+    return made
+
+
+def make_line(session: Session, job: Job, message: str = "hello", **columns: Any) -> JobLog:
+    """Make a line that *job* wrote."""
+    return make_lines(session, job, [message], **columns)[0]
+
+
+def make_lines(session: Session, job: Job, messages: Sequence[str], **columns: Any) -> list[JobLog]:
+    """Make lines that *job* wrote."""
+    defaults: dict[str, Any] = {"at": NOON, "attempt": 1, "level": "info"}
+    fields = {"job_id": job.id, **defaults, **columns}
+    made = [JobLog(message=message, **fields) for message in messages]
+    session.add_all(made)
+    session.flush()
+    return made
 
 
 def make_dependency(

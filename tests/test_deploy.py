@@ -9,6 +9,7 @@ from local.programs import ROOT
 from scheduler.settings import VARIABLES
 from tests.compose import ANSWERS, SERVICES, filled_in
 from webapp.api.jobs import BATCH_BODY_LIMIT
+from webapp.schemas import WAIT_LIMIT
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
@@ -75,3 +76,10 @@ def test_the_proxy_lets_the_largest_batch_through() -> None:
 
     assert limit
     assert int(limit[1]) * 1024 * 1024 == BATCH_BODY_LIMIT
+
+
+def test_the_proxy_bears_the_silence_of_who_waits_for_a_job() -> None:
+    patience = re.search(r"proxy_read_timeout (\d+)s;", (DEPLOY / "nginx.conf").read_text())
+
+    assert patience
+    assert int(patience[1]) > WAIT_LIMIT

@@ -17,7 +17,7 @@ from local import programs
 from local.programs import ROOT
 from scheduler.callback import BACKOFF, MOST_TRIES, TIMEOUT
 from scheduler.settings import VARIABLES, Settings
-from scheduler.states import MOVES, CallbackState, JobStatus
+from scheduler.states import DISCARD, MOVES, CallbackState, JobStatus
 from scheduler.store.callbacks import AT_ONCE_PER_OWNER, OVERLAP
 from scheduler.store.work import Claim
 from tasks.catalogue import CATALOGUE
@@ -121,7 +121,7 @@ def test_every_verb_is_named() -> None:
     }
     table = {cells[2].strip("`") for cells in rows(ARCHITECTURE, "<!-- moves:")}
 
-    assert written == table | {"submit", "request_cancel"}
+    assert written == table | {"submit", "request_cancel", DISCARD}
 
 
 def test_every_kind_of_live_message_and_event_is_named() -> None:

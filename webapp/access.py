@@ -217,6 +217,21 @@ def visible_jobs(account: Account, owner: str | None = None) -> ColumnElement[bo
     return mine if owner in {None, account.username} else and_(mine, false())
 
 
+def whose(account: Account, owner: str | None) -> int | None:
+    """Return whose jobs the caller asks for, None for everybody's.
+
+    Raises a 422 problem for an owner who does not exist, also for one they may not see.
+    """
+    if owner is None:
+        return None if account.sees_everybody else account.id
+    if owner.lower() == account.username.lower():
+        return account.id
+    found: int | None = db.session.scalar(select(_id_of(owner))) if account.sees_everybody else None
+    if found is None:
+        raise Problem("unknown_owner", f"There is no {owner!r}, or nothing of theirs you may see.")
+    return found
+
+
 def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
     """Return a job the caller may see. Raises JobNotFound, also for one they may not see.
 

@@ -141,7 +141,8 @@ def _run_again(session: Session, ids: Sequence[int]) -> tuple[Sequence[int], Seq
 
 
 def _discard(session: Session, ids: Sequence[int]) -> tuple[Sequence[int], Sequence[Move]]:
-    return discard_jobs(session, ids), ()
+    moves = discard_jobs(session, ids)
+    return [move.id for move in moves], moves
 
 
 def _interrupted(done: int) -> Problem:

@@ -20,11 +20,13 @@ from webapp.api import (
     policy,
     pull,
     simplequeue,
+    streams,
     tokens,
 )
 from webapp.desk import Desk
 from webapp.extensions import csrf, db, limiter
 from webapp.services import Services
+from webapp.streams import home
 from webapp.views import account as account_views
 from webapp.views import auth as auth_views
 from webapp.views import dead_letters as dead_letters_views
@@ -34,6 +36,7 @@ from webapp.views import workers as workers_views
 RESOURCES = (
     jobs.bp,
     callbacks.bp,
+    streams.bp,
     pull.bp,
     simplequeue.bp,
     dead_letters.bp,
@@ -78,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.before_request(_guard_pages)
     for blueprint in (*RESOURCES, *PAGES):
         app.register_blueprint(blueprint)
+    home.init_app(app)
     live.init_app(app, settings)
     cli.init_app(app)
     return app

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from scheduler.states import CancelReason, JobStatus, is_final
+from scheduler.states import DISCARD, CancelReason, JobStatus, is_final
 
 Message = dict[str, Any]
 JobKey = tuple[int, str]
@@ -95,7 +95,8 @@ def notification(move: Mapping[str, Any]) -> Message | None:
     """Tell the owner that a job ended, unless a person cancelled it and knows."""
     status = JobStatus(move["status"])
     data = move["data"] or {}
-    if status not in _TITLES or data.get("reason") == CancelReason.BY_USER:
+    is_known = data.get("reason") == CancelReason.BY_USER or move["verb"] == DISCARD
+    if status not in _TITLES or is_known:
         return None
     return {
         "job_id": move["job_id"],

@@ -19,6 +19,7 @@ _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 _HEADERS: Mapping[str, str] = {
     "Idempotency-Key": "The same key again answers with the job it made the first time; for jobs"
     " without a `job_id`.",
+    "Last-Event-ID": "The id of the last event that was received: the stream goes on after it.",
 }
 
 _WAIT_FIRST = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
@@ -79,6 +80,8 @@ def _schemas(endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], _References
         for model in endpoint.answers.values():
             if model is not None:
                 wanted[model, "serialization"] = None
+        if endpoint.streams is not None:
+            wanted[endpoint.streams, "serialization"] = None
     references, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)
     return definitions["$defs"], references
 
@@ -147,6 +150,8 @@ def _answers(endpoint: Endpoint, references: _References) -> dict[str, Any]:
     answers = {}
     for status, model in endpoint.answers.items():
         content = {} if model is None else _json(references[model, "serialization"])
+        if endpoint.streams is not None and status == HTTPStatus.OK:
+            content |= _events(references[endpoint.streams, "serialization"])
         described = {"description": HTTPStatus(status).phrase}
         answers[str(status)] = described | ({"content": content} if content else {})
     return answers
@@ -199,3 +204,9 @@ def _takes_basic(endpoint: Endpoint) -> bool:
 
 def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
+
+
+def _events(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell of server-sent events: text, in which the data of every row is JSON."""
+    data = {"contentMediaType": "application/json", "contentSchema": schema}
+    return {"text/event-stream": {"schema": {"type": "string", **data}}}

@@ -50,6 +50,7 @@ _MOVES: Mapping[str, str] = {
     "request_cancel": "Asked to stop",
     "cancel": "Cancelled",
     "run_again": "Run again",
+    "discard": "Discarded",
     "snooze": "Put off by itself",
 }
 

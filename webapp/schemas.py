@@ -60,6 +60,9 @@ _TRACEBACK_LIMIT = 16_000
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
 
+WAIT_LIMIT = 300
+"""Seconds that a client may wait for a job to finish. Proxies have to bear such a silence."""
+
 USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 
 PASSWORD_LIMIT = 1024
@@ -435,6 +438,31 @@ class CallbackSecret(Answer):
     )
 
 
+# Streams
+
+
+class StreamOpening(Request):
+    """The first message of a WebSocket: whose it is, where it resumes. Both may be left out."""
+
+    token: Annotated[str, Field(max_length=NAME_LIMIT)] | None = None
+    last_event_id: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class StreamedMove(Answer):
+    """A change of a job, as streams tell it. Its ``seq`` is the id of the event."""
+
+    job_id: str
+    owner: str
+    seq: int
+    verb: str
+    status: JobStatus
+    attempt: int
+    at: AwareDatetime
+    worker: str | None = None
+    reason: CancelReason | None = None
+    error: str | None = None
+
+
 # Asking for jobs
 
 _STATUS_WORDS = {*JobStatus, *GROUPS}
@@ -475,6 +503,21 @@ class OwnerQuery(Query):
 
 class OwnerPage(Page, OwnerQuery):
     """Which part of a list that belongs to a job."""
+
+
+class LogsQuery(OwnerPage):
+    """Which lines of a log, or all of them and those to come."""
+
+    follow: bool = Field(
+        default=False,
+        description="Stream every line as server-sent events until the job has finished.",
+    )
+
+
+class WaitQuery(OwnerQuery):
+    """How long to wait for a job."""
+
+    timeout_seconds: Annotated[float, Field(ge=0, le=WAIT_LIMIT)] = 30.0
 
 
 class JobsQuery(Page, OwnerQuery):

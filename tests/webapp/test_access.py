@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
 from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
@@ -34,7 +35,10 @@ MARK = "owners-job"
 
 @dataclass(frozen=True)
 class Row:
-    """What each asker is answered, in the order of ASKERS, and who gets to see the job."""
+    """What each asker is answered, in the order of ASKERS, and who gets to see the job.
+
+    An answer that would never end is read from its beginning until something is said.
+    """
 
     method: str
     rule: str
@@ -43,6 +47,7 @@ class Row:
     body: Any = None
     form: dict[str, Any] | None = None
     path: str = ""
+    stream_until: bytes = b""
 
 
 OPEN = (200,) * 7
@@ -72,6 +77,22 @@ ROUTES = (
     Row("POST", "/jobs/batch", (401, 403, 201, 201, 201, 201, 403), body={"jobs": [SIMULATE]}),
     Row("GET", JOB_RULE, ONE_JOB, READERS),
     Row("GET", f"{JOB_RULE}/logs", ONE_JOB, READERS),
+    Row(
+        "GET",
+        f"{JOB_RULE}/logs",
+        ONE_JOB,
+        READERS,
+        path=f"{JOB_RULE}/logs?follow=1",
+        stream_until=b"event: log",
+    ),
+    Row("GET", "/jobs/stream", SIGNED_IN, READERS, stream_until=b"event: live"),
+    Row(
+        "GET",
+        f"{JOB_RULE}/wait",
+        (401, 404, 202, 404, 202, 202, 403),
+        READERS,
+        path=f"{JOB_RULE}/wait?timeout_seconds=0",
+    ),
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
     Row("GET", f"{JOB_RULE}/callbacks", ONE_JOB),
@@ -234,20 +255,22 @@ def test_every_route_has_a_row(app: Flask) -> None:
         if method not in {"HEAD", "OPTIONS"}
     }
 
-    rows = [(row.method, row.rule) for row in ROUTES + PAGES]
+    rows = [(row.method, row.rule, row.path) for row in ROUTES + PAGES]
 
-    assert set(rows) == routes
+    assert {row[:2] for row in rows} == routes
     assert len(rows) == len(set(rows))
 
 
-@pytest.mark.parametrize("row", ROUTES, ids=lambda row: f"{row.method} {row.rule}")
+@pytest.mark.parametrize("row", ROUTES, ids=lambda row: f"{row.method} {row.path or row.rule}")
 def test_each_route_answers_each_asker(row: Row, scene: Callable[..., Scene]) -> None:
     for asker, expected in zip(ASKERS, row.answers, strict=True):
         there = scene(asker, by_session=False)
 
-        answer = there.person.ask(row.method, path_of(row, there), json=filled(row.body, asker))
+        answer = there.person.ask(
+            row.method, path_of(row, there), json=filled(row.body, asker), headers=headers_of(row)
+        )
 
-        told = (asker, answer.status_code, MARK in answer.text)
+        told = (asker, answer.status_code, MARK in text_of(answer, row.stream_until))
         assert told == (asker, expected, asker in row.sees.split())
         if answer.status_code >= 400 and row.rule != "/readyz":
             assert answer.mimetype == "application/problem+json"
@@ -286,6 +309,21 @@ def path_of(row: Row, there: Scene) -> str:
     for part in ("<int:number>", "<int:token_id>"):
         rule = rule.replace(part, str(there.token))
     return rule.replace("<job_id:job_id>", there.job)
+
+
+def headers_of(row: Row) -> dict[str, str]:
+    return {"Accept": "text/event-stream", "Last-Event-ID": "0"} if row.stream_until else {}
+
+
+def text_of(answer: TestResponse, until: bytes) -> str:
+    if not until or answer.status_code >= 400:
+        return answer.text
+    read = b""
+    for chunk in answer.iter_encoded():
+        read += chunk
+        if until in read:
+            break
+    return read.decode()
 
 
 def filled(body: Any, asker: str) -> Any:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.states import CancelReason, JobStatus
+from scheduler.states import DISCARD, CancelReason, JobStatus
 from tests.factories import NOON
 from webapp import live_messages
 from webapp.live_messages import PER_SECOND, Coalescer
@@ -126,6 +126,10 @@ def test_a_finished_job_is_notified_with_its_error() -> None:
     assert note["title"] == "a failed"
     assert note["message"] == "ValueError"
     assert note["seq"] == 3
+
+
+def test_nobody_is_notified_of_a_failure_again_when_it_is_discarded() -> None:
+    assert live_messages.notification(move(3, JobStatus.FAILED, verb=DISCARD)) is None
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,14 @@ from webapp.schemas import (
     JobList,
     JobRequest,
     JobsQuery,
+    LogLine,
     LogList,
+    LogsQuery,
     OwnerPage,
     OwnerQuery,
 )
 from webapp.services import services
+from webapp.streams.answers import follow_log
 from webapp.submitting import Intake, finish, take_in
 from webapp.views.jobs import job_page, retried
 
@@ -133,7 +136,7 @@ def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     job = access.find_job(access.require(), job_id, query.owner)
     if prefers_html():
         return job_page(job)
-    return answer(_one(job))
+    return answer(one_to_json(job))
 
 
 @bp.route_of(
@@ -157,7 +160,7 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
         raise Problem("not_cancellable", f"The job is {job.status}.")
     if moves:
         audit.note_about_job("jobs.cancel", job)
-    answered = _one(job)
+    answered = one_to_json(job)
     finish(moves)
     return answer(answered)
 
@@ -188,7 +191,7 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
         return retried(job, moves)
     if not moves:
         raise Problem("not_retryable", f"The job is {job.status}.")
-    answered = _one(job)
+    answered = one_to_json(job)
     finish(moves)
     return answer(answered)
 
@@ -199,11 +202,19 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     summary="Read what a job wrote",
     scope=Scope.READ,
     answers={200: LogList},
-    query=OwnerPage,
+    streams=LogLine,
+    query=LogsQuery,
+    headers=("Last-Event-ID",),
     refuses=("invalid_cursor", "ambiguous_job_id"),
 )
-def read_logs(job_id: str, query: OwnerPage) -> Response:
-    """Lines of all attempts, oldest first."""
+def read_logs(job_id: str, query: LogsQuery) -> Response:
+    """Lines of all attempts, oldest first.
+
+    With `follow`, a stream of them: an event `log` for each line, and `end` after the last one,
+    once the job has finished. `resume` asks to come back with the id of the last event.
+    """
+    if query.follow:
+        return follow_log(access.find_job(access.require(), job_id, query.owner), query.cursor)
     return _page_of(job_id, query, "logs", queries.logs, serialise.log_to_json)
 
 
@@ -250,7 +261,8 @@ def _page_of(
     return answer({name: [to_json(row) for row in rows], "next_cursor": cursor})
 
 
-def _one(job: Job) -> dict[str, Any]:
+def one_to_json(job: Job) -> dict[str, Any]:
+    """Return a job as the contract answers it."""
     session = db.session()
     return _to_json([queries.one_job(session, services().redis, job)])[0]
 

@@ -154,6 +154,7 @@ def _note(finish: reads.Finish) -> Note | None:
         {
             "job_id": finish.job_id,
             "seq": finish.seq,
+            "verb": finish.verb,
             "status": finish.status,
             "data": finish.data,
             "at": finish.at,
