@@ -14,6 +14,7 @@ FairqError
 ├── JobNotFound
 ├── MoveRefused              the job's state does not allow the move
 ├── PolicyConflict           the policy was changed meanwhile
+├── TimingInvalid            nobody can say when a schedule fires
 ├── ScenarioInvalid          a scenario cannot be played; `problems` name its fields
 └── LeadershipLost           another scheduler leads now
 """
@@ -121,6 +122,16 @@ class PolicyConflict(FairqError):
     """The policy was changed since it was read."""
 
     code = "policy_conflict"
+
+
+class TimingInvalid(FairqError):
+    """A schedule has no ticks, or nobody here can tell when; *field* names what is to blame."""
+
+    code = "timing_invalid"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class ScenarioInvalid(FairqError):
