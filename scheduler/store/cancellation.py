@@ -52,7 +52,7 @@ WITH target AS (
     SELECT id FROM jobs WHERE id = :id AND status = :is_running
 ),
 asked AS (
-    UPDATE active SET cancel_requested_at = now()
+    UPDATE active SET cancel_requested_at = now(), cancel_reason = :reason
     FROM target WHERE active.job_id = target.id AND active.cancel_requested_at IS NULL
     RETURNING active.job_id
 ),
@@ -69,9 +69,15 @@ def cancel(session: Session, job: int) -> list[Move]:
 
     No moves: the job has finished, or was asked to stop before.
     """
-    return cancel_waiting(session, [job], reason=CancelReason.BY_USER) or make(
-        session, _REQUEST_CANCEL, id=job
-    )
+    return cancel_all(session, [job], reason=CancelReason.BY_USER)
+
+
+def cancel_all(session: Session, jobs: Sequence[int], *, reason: CancelReason) -> list[Move]:
+    """Cancel at once those of *jobs* that wait or are queued; ask those that run to stop."""
+    moves = cancel_waiting(session, jobs, reason=reason)
+    for job in sorted(set(jobs) - {move.id for move in moves}):
+        moves += make(session, _REQUEST_CANCEL, id=job, reason=reason)
+    return moves
 
 
 def cancel_waiting(session: Session, jobs: Sequence[int], *, reason: CancelReason) -> list[Move]:

@@ -134,6 +134,7 @@ def test_a_finished_job_is_notified_with_its_error() -> None:
         (JobStatus.RUNNING, None),
         (JobStatus.RETRYING, {"error": "ValueError"}),
         (JobStatus.CANCELLED, {"reason": CancelReason.BY_USER}),
+        (JobStatus.CANCELLED, {"reason": CancelReason.REPLACED}),
     ],
 )
 def test_nobody_is_notified_of_what_goes_on_or_what_they_did(
