@@ -10,7 +10,8 @@ FairqError
 │   ├── DependencyCycle
 │   ├── NeverFits
 │   ├── BacklogFull
-│   └── JobIdConflict
+│   ├── JobIdConflict
+│   └── OwnerInactive
 ├── JobNotFound
 ├── MoveRefused              the job's state does not allow the move
 ├── PolicyConflict           the policy was changed meanwhile
@@ -104,6 +105,15 @@ class JobIdConflict(SubmissionRefused):
         message = f"job {job_id!r} exists with other content; nothing was changed"
         super().__init__(message, path=path)
         self.job_id = job_id
+
+
+class OwnerInactive(SubmissionRefused):
+    """The schedule's owner is not active, or may not own jobs."""
+
+    code = "unknown_owner"
+
+    def __init__(self) -> None:
+        super().__init__("its owner has no active account that may own jobs")
 
 
 class JobNotFound(FairqError):

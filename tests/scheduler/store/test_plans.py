@@ -14,14 +14,15 @@ import pytest
 from sqlalchemy import Connection, Engine, Select, event, select, text
 from sqlalchemy.orm import Session
 
-from scheduler.models import Job, JobEvent, JobLog, User
-from scheduler.states import Condition, FeedKind, JobStatus
+from scheduler.models import Job, JobEvent, JobLog, Schedule, User
+from scheduler.states import Condition, FeedKind, JobStatus, Overlap
 from scheduler.store import (
     admission,
     dependencies,
     picture,
     recovery,
     retention,
+    ticking,
     timers,
     work,
 )
@@ -36,6 +37,7 @@ from tests.factories import (
     make_group,
     make_job,
     make_policy,
+    make_schedule,
     make_submission,
     make_type,
     make_user,
@@ -43,9 +45,20 @@ from tests.factories import (
 )
 
 S = JobStatus
-LARGE = {"attempts", "dependencies", "job_events", "job_logs", "jobs", "ready", "timers", "users"}
+LARGE = {
+    "attempts",
+    "dependencies",
+    "job_events",
+    "job_logs",
+    "jobs",
+    "ready",
+    "schedules",
+    "timers",
+    "users",
+}
 """Tables that grow with users or jobs: reading one of them from end to end is too much."""
 
+WITHOUT_PLAN = ("SAVEPOINT", "SET LOCAL")
 LEASE = timedelta(seconds=30)
 HOW_MANY = {S.COMPLETED: 2000, S.READY: 10_000}
 OTHERS = 20_000
@@ -64,9 +77,13 @@ class Filled:
 @pytest.fixture(scope="module")
 def filled(engine: Engine) -> Iterator[Filled]:
     with engine.connect() as connection, connection.begin() as outer:
+        # A statement that is only explained has no parameters, and would not get by when prepared.
+        driver: Any = connection.connection.driver_connection
+        usual, driver.prepare_threshold = driver.prepare_threshold, None
         with Session(connection, join_transaction_mode="create_savepoint") as session:
             yield _fill(session)
         outer.rollback()
+        driver.prepare_threshold = usual
 
 
 _USERS = """
@@ -127,6 +144,14 @@ SELECT id, owner_id, now(), 'submit', status, 0 FROM jobs;
 
 INSERT INTO job_logs (job_id, attempt, at, level, message)
 SELECT id, 1, now(), 'INFO', 'x' FROM jobs;
+
+UPDATE jobs SET schedule = 'schedule' || mod(id, 50) WHERE mod(id, 2) = 0;
+
+INSERT INTO schedules (owner_id, name, template, cron, timezone, overlap, catch_up, paused, next_at,
+                       due_at, created_at)
+SELECT id, 'nightly' || mod(id, 5000), '{"type": "simulate"}', '0 0 * * *', 'UTC', 'skip', 'all',
+       false, '2050-01-01', '2050-01-01', now()
+FROM users;
 
 INSERT INTO meters (owner_id, tag) SELECT id, CASE WHEN mod(id, 100) = 0 THEN 1 END FROM users;
 
@@ -207,6 +232,14 @@ def _admit(filled: Filled) -> object:
     return admission.admit(filled.session, wanted, epoch=1)
 
 
+def _make_due(filled: Filled) -> object:
+    """Make jobs of schedules that are due, beside many that are not."""
+    owner = filled.session.get_one(User, filled.owner)
+    make_schedule(filled.session, owner, "skips", overlap=Overlap.SKIP)
+    make_schedule(filled.session, owner, "schedule4", overlap=Overlap.REPLACE)
+    return ticking.make_due(filled.session, now=NOON, limit=50, ticks=500).moves
+
+
 def _mark_published(filled: Filled) -> object:
     jobs = _attempts(filled, S.QUEUED)
     parcels = [admission.Parcel(job, attempt, "normal", 60) for job, attempt in jobs]
@@ -222,6 +255,7 @@ ACTS: dict[str, Callable[[Filled], object]] = {
     "resolve": _resolve,
     "release due": lambda f: timers.release_due(f.session, now=NOON + MINUTE, limit=50),
     "expire": lambda f: timers.expire(f.session, now=NOON, limit=50) or True,
+    "make due": _make_due,
     "end lost": lambda f: recovery.end_lost(f.session, limit=3),
     "admit": _admit,
     "mark published": _mark_published,
@@ -268,6 +302,10 @@ def _newest(filled: Filled, **columns: object) -> Select[Any]:
     return wanted.order_by(Job.id.desc()).limit(50)
 
 
+def _schedules(**columns: object) -> Select[Any]:
+    return select(Schedule.id).filter_by(**columns).order_by(Schedule.id.desc()).limit(50)
+
+
 PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
     "everybody's jobs": _newest,
     "own jobs": lambda f: _newest(f, owner_id=f.owner),
@@ -276,6 +314,9 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
     "a job by its name": lambda _: select(Job.id).where(Job.job_id == "made_1"),
     "a user's job by its name": lambda f: _newest(f, owner_id=f.owner, job_id="made_1"),
     "jobs with a tag": lambda _: select(Job.id).where(Job.tags.op("@>")(["tag7"])),
+    "own schedules": lambda f: _schedules(owner_id=f.owner),
+    "everybody's schedules": lambda _: _schedules(),
+    "a user's schedule by its name": lambda f: _schedules(owner_id=f.owner, name="nightly"),
     "a job's events": lambda f: (
         select(JobEvent).where(JobEvent.job_id == f.jobs[S.READY][0]).order_by(JobEvent.seq)
     ),
@@ -301,6 +342,28 @@ def test_a_list_reads_no_large_table_from_end_to_end(filled: Filled, name: str) 
     for statement, parameters in statements:
         for plan in _plans(filled.session.connection(), statement, parameters):
             assert _read_whole(plan) == set()
+
+
+def test_unfinished_jobs_of_a_schedule_are_found_among_those_of_its_owner(filled: Filled) -> None:
+    statements = [each for each in _statements(filled, _make_due) if "schedule = " in each[0]]
+
+    plans = [plan for each in statements for plan in _plans(filled.session.connection(), *each)]
+    assert len(plans) == 4
+    assert [_indexes(plan) for plan in plans] == [{"ix_jobs_schedule"}] * 4
+
+
+def test_a_schedule_is_found_by_its_name(filled: Filled) -> None:
+    by_name = select(Schedule.id).where(Schedule.name == "nightly7")
+    ((statement, parameters),) = _statements(filled, lambda f: [f.session.execute(by_name)])
+
+    plans = _plans(filled.session.connection(), statement, parameters)
+    assert [_indexes(plan) for plan in plans] == [{"ix_schedules_name"}] * 2
+
+
+def _indexes(plan: dict[str, Any]) -> set[str]:
+    """Return the indexes that a plan reads."""
+    found = {plan["Index Name"]} if "Index Name" in plan else set()
+    return found.union(*(_indexes(part) for part in plan.get("Plans", ())))
 
 
 def test_a_statement_that_reads_everything_is_noticed(filled: Filled) -> None:
@@ -371,7 +434,7 @@ def _statements(filled: Filled, act: Callable[[Filled], object]) -> list[Stateme
         event.remove(connection, "before_cursor_execute", note)
         nested.rollback()
         filled.session.expire_all()
-    return [each for each in seen if "SAVEPOINT" not in each[0]]
+    return [each for each in seen if not any(word in each[0] for word in WITHOUT_PLAN)]
 
 
 def _plans(connection: Connection, statement: str, parameters: Any) -> Iterator[dict[str, Any]]:
