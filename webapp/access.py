@@ -14,12 +14,13 @@ from flask_login import UserMixin, current_user, login_user
 from limits import parse
 from redis import RedisError
 from sqlalchemy import ColumnElement, Select, and_, false, func, select, true, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from scheduler import clock
 from scheduler.errors import JobNotFound
-from scheduler.models import Job, Token, User
+from scheduler.models import Job, Schedule, Token, User
 from scheduler.states import Role, Scope
-from webapp.errors import Problem, unauthenticated
+from webapp.errors import Problem, not_found, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
 
@@ -138,10 +139,12 @@ def hash_secret(secret: str) -> bytes:
 
 def visible_jobs(account: Account, owner: str | None = None) -> ColumnElement[bool]:
     """Return the condition on ``jobs`` that every read starts from; *owner* narrows it."""
-    if account.sees_everybody:
-        return true() if owner is None else Job.owner_id == _id_of(owner)
-    mine = Job.owner_id == account.id
-    return mine if owner in {None, account.username} else and_(mine, false())
+    return _visible(Job.owner_id, account, owner)
+
+
+def visible_schedules(account: Account, owner: str | None = None) -> ColumnElement[bool]:
+    """Return the condition on ``schedules`` that every read starts from; *owner* narrows it."""
+    return _visible(Schedule.owner_id, account, owner)
 
 
 def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
@@ -158,6 +161,39 @@ def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
             "ambiguous_job_id", "Several users have a job with this id; say whose with ?owner=."
         )
     return found[0]
+
+
+def find_schedule(
+    account: Account, name: str, owner: str | None = None, *, lock: bool = False
+) -> Schedule:
+    """Return a schedule the caller may see, kept from everybody else until the commit by *lock*.
+
+    Raises as ``find_job`` does.
+    """
+    wanted = (
+        select(Schedule)
+        .where(visible_schedules(account, owner), Schedule.name == name)
+        .order_by((Schedule.owner_id == account.id).desc(), Schedule.id)
+        .limit(2)
+    )
+    if lock:
+        wanted = wanted.with_for_update(key_share=True)
+    found = db.session.scalars(wanted).all()
+    if not found:
+        raise not_found()
+    if len(found) > 1 and found[0].owner_id != account.id:
+        detail = "Several users have a schedule of this name; say whose with ?owner=."
+        raise Problem("ambiguous_name", detail)
+    return found[0]
+
+
+def _visible(
+    owner_id: InstrumentedAttribute[int], account: Account, owner: str | None
+) -> ColumnElement[bool]:
+    if account.sees_everybody:
+        return true() if owner is None else owner_id == _id_of(owner)
+    mine = owner_id == account.id
+    return mine if owner in {None, account.username} else and_(mine, false())
 
 
 def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:

@@ -8,7 +8,7 @@ from scheduler.database import open_redis
 from scheduler.events import Announcer
 from scheduler.settings import Settings
 from webapp import access, cli, errors, headers, health, live, presentation, urls
-from webapp.api import docs, fleet, jobs, people, policy, tokens
+from webapp.api import docs, fleet, jobs, people, policy, schedules, tokens
 from webapp.extensions import csrf, db, limiter
 from webapp.services import Services
 from webapp.views import account as account_views
@@ -16,7 +16,7 @@ from webapp.views import auth as auth_views
 from webapp.views import jobs as jobs_views
 from webapp.views import workers as workers_views
 
-RESOURCES = (jobs.bp, tokens.bp, people.bp, policy.bp, fleet.bp, health.bp, docs.bp)
+RESOURCES = (jobs.bp, schedules.bp, tokens.bp, people.bp, policy.bp, fleet.bp, health.bp, docs.bp)
 PAGES = (auth_views.bp, jobs_views.bp, account_views.bp, workers_views.bp)
 
 SESSION_LIFETIME = timedelta(days=7)

@@ -44,7 +44,7 @@ def take_in(account: Account, requests: Sequence[JobRequest], *, batch: bool) ->
     Raises a SubmissionRefused, or a problem for an owner the caller may not submit for.
     """
     session = db.session()
-    key = _idempotency_key()
+    key = idempotency_key()
     for attempt in range(1, TRIES + 1):
         try:
             return _take_in(session, account, requests, key, batch=batch)
@@ -53,6 +53,15 @@ def take_in(account: Account, requests: Sequence[JobRequest], *, batch: bool) ->
             if getattr(error.orig, "sqlstate", None) not in _MEETINGS or attempt == TRIES:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def owner_for(session: Session, account: Account, name: str | None) -> int:
+    """Return who is to own what *account* makes: the caller, or whom an operator names."""
+    if name is None or name.lower() == account.username.lower():
+        return account.id
+    if not account.sees_everybody:
+        raise Problem("forbidden", "Only operators submit for others.")
+    return _owner(_find_owners(session, {name.lower()}), name, None)
 
 
 def finish(moves: Sequence[Move]) -> None:
@@ -177,7 +186,8 @@ def _submission(one: JobRequest, key: str | None, place: int | None) -> Submissi
     )
 
 
-def _idempotency_key() -> str | None:
+def idempotency_key() -> str | None:
+    """Return the key of this request, if it has one."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isprintable()):
         message = f"must be 1 to {_KEY_LIMIT} printable characters"

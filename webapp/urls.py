@@ -1,4 +1,4 @@
-"""Job ids in URLs: any printable text, slashes included.
+"""Ids of jobs and names of schedules in URLs: any printable text, slashes included.
 
 WSGI hands a path over decoded, so that ``/jobs/a%2Flogs`` (a job called ``a/logs``) looks like
 ``/jobs/a/logs`` (the logs of ``a``). The middleware keeps both apart for the converter.
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_PREFIX = "/jobs/"
+_PREFIXES = ("/jobs/", "/schedules/")
 
 
 class JobIdConverter(PathConverter):
-    """A job id of any printable characters; encoded slashes belong to it."""
+    """An id or a name of any printable characters; encoded slashes belong to it."""
 
     def to_python(self, value: str) -> str:
         """Undo what the middleware did."""
@@ -31,7 +31,7 @@ class JobIdConverter(PathConverter):
 
 
 class KeepEncodedSlashes:
-    """Encodes ``%`` and encoded slashes of job paths once more before the path is decoded."""
+    """Encodes ``%`` and encoded slashes of such paths once more before the path is decoded."""
 
     def __init__(self, application: "WSGIApplication") -> None:
         self._application = application
@@ -40,7 +40,7 @@ class KeepEncodedSlashes:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> "Iterable[bytes]":
         """Serve a request whose path is put right."""
-        if environ["PATH_INFO"].startswith(_PREFIX):
+        if environ["PATH_INFO"].startswith(_PREFIXES):
             environ["PATH_INFO"] = _protected(environ)
         return self._application(environ, start_response)
 
@@ -59,7 +59,7 @@ def asked_for() -> str:
 def _protected(environ: "WSGIEnvironment") -> str:
     decoded: str = environ["PATH_INFO"]
     raw = str(environ.get("RAW_URI", "")).partition("?")[0]
-    if not raw.startswith(_PREFIX):
+    if not raw.startswith(_PREFIXES):
         return decoded.replace("%", "%25")
     kept = raw.replace("%25", "%2525").replace("%2F", "%252F").replace("%2f", "%252F")
     return unquote(kept, encoding="latin-1")

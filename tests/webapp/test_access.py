@@ -13,7 +13,14 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
-from tests.factories import NOON, make_group, make_job, make_user, make_worker
+from tests.factories import (
+    NOON,
+    make_group,
+    make_job,
+    make_schedule,
+    make_user,
+    make_worker,
+)
 from tests.webapp.conftest import Person, add_token, csrf_of
 from webapp.extensions import socketio
 
@@ -53,6 +60,8 @@ ADMINS = (401, 403, 403, 403, 403, 200, 403)
 READERS = "owner operator admin"
 JOB = "/jobs/{job}"
 JOB_RULE = "/jobs/<job_id:job_id>"
+SCHEDULE_RULE = "/schedules/<job_id:name>"
+SCHEDULE = {"name": "new-{asker}", "cron": "30 2 * * *", "template": {"type": "simulate"}}
 SIMULATE = {"type": "simulate"}
 USER = {"username": "new-{asker}", "password": "long enough"}
 TOKEN = {"name": "x", "scopes": ["read"]}
@@ -72,6 +81,18 @@ ROUTES = (
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
     Row("PATCH", f"{JOB_RULE}/cancel", (401, 403, 200, 404, 200, 200, 403), READERS),
+    Row("GET", "/schedules", SIGNED_IN, READERS),
+    Row("POST", "/schedules", (401, 403, 201, 201, 201, 201, 403), body=SCHEDULE),
+    Row("GET", SCHEDULE_RULE, ONE_JOB, READERS),
+    Row(
+        "PATCH",
+        SCHEDULE_RULE,
+        (401, 403, 200, 404, 200, 200, 403),
+        READERS,
+        body={"overlap": "queue"},
+    ),
+    Row("DELETE", SCHEDULE_RULE, (401, 403, 204, 404, 204, 204, 403)),
+    Row("POST", f"{SCHEDULE_RULE}/run", (401, 403, 201, 404, 201, 201, 403), READERS),
     Row("GET", "/me", SIGNED_IN),
     Row("GET", "/tokens", SIGNED_IN),
     Row("POST", "/tokens", (401, 201, 201, 201, 201, 201, 403), body=TOKEN),
@@ -127,7 +148,7 @@ PAGES = (
 
 @dataclass
 class Scene:
-    """A job, a token, and somebody who asks."""
+    """A job, a schedule of its name, a token, and somebody who asks."""
 
     job: str
     token: int
@@ -152,6 +173,7 @@ def scene(app: Flask, store: Session) -> Callable[..., Scene]:
                 attempt=1, data={"told": MARK},
             )
         )  # fmt: skip
+        make_schedule(store, owner, job.job_id)
         token = Token(
             user_id=owner.id, name="theirs", secret_hash=asker.encode(), scopes=[], created_at=NOON
         )
@@ -235,7 +257,7 @@ def path_of(row: Row, there: Scene) -> str:
     rule = row.path or row.rule
     for part in ("<int:number>", "<int:token_id>"):
         rule = rule.replace(part, str(there.token))
-    return rule.replace("<job_id:job_id>", there.job)
+    return rule.replace("<job_id:job_id>", there.job).replace("<job_id:name>", there.job)
 
 
 def filled(body: Any, asker: str) -> Any:
