@@ -68,6 +68,12 @@ class TimeoutTooLong(SubmissionRefused):
     code = "validation_failed"
 
 
+class WrongExecutor(SubmissionRefused):
+    """A job is to be run by somebody who does not run jobs of its type."""
+
+    code = "validation_failed"
+
+
 class UnknownDependency(SubmissionRefused):
     """A job is to wait for one that does not exist."""
 

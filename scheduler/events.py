@@ -43,6 +43,11 @@ class Announcer:
         if moves:
             self._publish({"kind": "moves", "moves": [_move_to_json(move) for move in moves]})
 
+    def offers(self, asks: Sequence[int]) -> None:
+        """Call the pull workers whose asks were served."""
+        if asks:
+            self._publish({"kind": "offers", "asks": list(asks)})
+
     def progress(
         self, owner_id: int, job_id: str, attempt: int, fraction: float | None, message: str | None
     ) -> None:

@@ -193,8 +193,8 @@ def _life(session: Session, job: Job) -> str:
         case JobStatus.BLOCKED:
             return _parents(lookup.open_parents(session, job))
         case JobStatus.RETRYING:
-            due = _instant(job.due_at)
-            return f"Attempt {job.attempt} failed ({_error(job)}); the next is due at {due}."
+            last = f"; the last error was {_error(job)}" if job.error_type else ""
+            return f"Its next attempt is due at {_instant(job.due_at)}{last}."
         case JobStatus.QUEUED:
             return f"Was admitted at {_instant(job.queued_at)}, and waits for a worker process."
         case _:

@@ -62,6 +62,15 @@ def _one_of(column: str, words: Iterable[StrEnum]) -> str:
 
 
 _DEAD_LETTER = text(f"status = '{JobStatus.FAILED}' AND discarded_at IS NULL")
+_IS_PULL = text(f"executor = '{Executor.PULL}'")
+_LATEST = ("finished_at", "id")
+_DEAD_LETTERS_BY = {
+    "of_all": _LATEST,
+    "of_all_alike": ("error_fingerprint", *_LATEST),
+    "of_owner": ("owner_id", *_LATEST),
+    "of_owner_alike": ("owner_id", "error_fingerprint", *_LATEST),
+}
+"""Dead letters in the order in which they failed, for every filter that picks few of many."""
 
 
 class Base(DeclarativeBase):
@@ -165,8 +174,15 @@ class JobType(Base):
     timeout_seconds: Mapped[float]
     max_timeout_seconds: Mapped[float | None]  # the most a running job may ask for
     retry_config: Mapped[dict[str, Any]]
-    executor: Mapped[str]
+    executors: Mapped[list[str]]  # who may run it; the first does unless a submission says who
     registered_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint(
+            f"cardinality(executors) > 0 AND executors <@ ARRAY[{_quoted(Executor)}]",
+            name="executors_are_known",
+        ),
+    )
 
 
 class Job(Base):
@@ -283,17 +299,9 @@ class Job(Base):
         Index("ix_jobs_owner_id_status_id", "owner_id", "status", "id"),
         Index("ix_jobs_status_id", "status", "id"),
         Index("ix_jobs_job_id", "job_id"),
-        Index(
-            "ix_jobs_dead_letters",
-            "owner_id",
-            "id",
-            postgresql_where=_DEAD_LETTER,
-        ),
-        Index(
-            "ix_jobs_dead_letters_alike",
-            "error_fingerprint",
-            "id",
-            postgresql_where=_DEAD_LETTER,
+        *(
+            Index(f"ix_jobs_dead_letters_{name}", *columns, postgresql_where=_DEAD_LETTER)
+            for name, columns in _DEAD_LETTERS_BY.items()
         ),
         Index(
             "ix_jobs_finished_at",
@@ -335,8 +343,12 @@ class Ready(Base):
     expected_seconds: Mapped[float]
     timeout_seconds: Mapped[float]
     ready_at: Mapped[datetime]
+    executor: Mapped[str]
 
-    __table_args__ = ({"postgresql_with": _BUSY_TABLE},)
+    __table_args__ = (
+        Index("ix_ready_pull", "job_type", "owner_id", postgresql_where=_IS_PULL),
+        {"postgresql_with": _BUSY_TABLE},
+    )
 
 
 class Active(Base):
@@ -364,6 +376,7 @@ class Active(Base):
     pid: Mapped[int | None]
     lease_until: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    executor: Mapped[str]
     cancel_reason: Mapped[str | None]  # why, once it has stopped
 
     __table_args__ = (
@@ -373,6 +386,24 @@ class Active(Base):
             name="claims_are_whole",
         ),
         {"postgresql_with": {"fillfactor": "50", **_BUSY_TABLE}},
+    )
+
+
+class Ask(Base):
+    """A pull worker that waits for a job: deleted when it has one or goes, and lost in a crash."""
+
+    __tablename__ = "asks"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    owner_id: Mapped[int | None]  # for jobs of this owner only
+    types: Mapped[list[str] | None]  # of these types only
+    expires_at: Mapped[datetime]
+    job_id: Mapped[int | None]  # what it is offered,
+    attempt: Mapped[int | None]  # once it is
+
+    __table_args__ = (
+        CheckConstraint("(job_id IS NULL) = (attempt IS NULL)", name="offers_are_whole"),
+        {"prefixes": ["UNLOGGED"], "postgresql_with": _BUSY_TABLE},
     )
 
 
@@ -457,7 +488,9 @@ class Attempt(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
     worker: Mapped[str]
-    pid: Mapped[int]
+    pid: Mapped[int | None]  # none on a pull worker
+    lease: Mapped[str | None]  # what a pull worker shows when it reports; none once it is over
+    lease_seconds: Mapped[float | None]
     queued_at: Mapped[datetime]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]

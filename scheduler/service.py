@@ -42,6 +42,7 @@ from scheduler.store import (
     dependencies,
     leader,
     lookup,
+    offers,
     recovery,
     retention,
     ticking,
@@ -103,6 +104,7 @@ class Turn:
     """What one turn did. *busy*: more is to be done at once."""
 
     moves: Sequence[Move] = ()
+    served: Sequence[int] = ()  # asks of pull workers
     admitted: int = 0
     published: int = 0
     busy: bool = False
@@ -204,6 +206,7 @@ class Scheduler:
             self._leave_marker()
         published = self._publish(parcels)
         self._announcer.tell(turn.moves)
+        self._announcer.offers(turn.served)
         if self._is_to_tell_standings(now):
             self._tell_standings(mirror, now)
             self._tell_places(mirror, now)
@@ -234,20 +237,24 @@ class Scheduler:
         moves += admitted
         is_cancelling = any(move.verb == "cancel" for move in moves)
         is_behind = len(rows) == FEED_BATCH or ticked.has_more or mirror.is_reading
-        return Turn(tuple(moves), len(admitted), busy=is_behind or is_cancelling), mirror
+        busy = is_behind or is_cancelling
+        return Turn(tuple(moves), _served(decided, admitted), len(admitted), busy=busy), mirror
 
     def _let_time_pass(self, session: Session, now: datetime) -> list[Move]:
         return [
             *timers.release_due(session, now=now, limit=TIMER_BATCH),
             *timers.expire(session, now=now, limit=TIMER_BATCH),
             *recovery.end_lost(session, limit=TIMER_BATCH),
+            *offers.clear_away(session, limit=TIMER_BATCH),
         ]
 
     def _admit(self, session: Session, decided: Decision) -> list[Move]:
         if not decided.admissions:
             return []
         admitted = [
-            admission.Admitted(one.id, one.charge, one.express, one.job.expected.total_seconds())
+            admission.Admitted(
+                one.id, one.charge, one.express, one.job.expected.total_seconds(), one.ask
+            )
             for one in decided.admissions
         ]
         return admission.admit(session, admitted, epoch=self._lease.epoch)
@@ -327,6 +334,12 @@ class Scheduler:
             write_standings(self._redis, by_owner | {owner: {} for owner in gone})
         took = timedelta(seconds=time.monotonic() - begun)
         self._memory.standings_due_at = now + max(STANDINGS_EVERY, took / STANDINGS_PART)
+
+
+def _served(decided: Decision, admitted: Sequence[Move]) -> tuple[int, ...]:
+    """Return the asks for which a job really was admitted."""
+    moved = {move.id for move in admitted}
+    return tuple(one.ask for one in decided.admissions if one.ask is not None and one.id in moved)
 
 
 def _standings(snapshot: Snapshot, scorer: Scorer) -> dict[int, dict[int, Standing]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from scheduler.states import JobClass
+from scheduler.states import Executor, JobClass
 
 _DIGITS = 3
 """CPU units are told apart to a thousandth; sums are rounded to it so that they do not drift."""
@@ -73,6 +73,7 @@ class Candidate:
     rate: float = 1.0  # what a machine-second of it counts on its owner's meter
     spread: float = 0.0  # standard deviation of the logarithm of what it will take
     allowance: float = 1.0  # times the express allowance of everybody
+    executor: Executor = Executor.CELERY
 
     @property
     def need(self) -> Resources:
@@ -96,6 +97,7 @@ class Running:
     charge: float  # machine-seconds put on its owner's meter at admission
     express: bool
     spread: float = 0.0  # as of the candidate it was
+    executor: Executor = Executor.CELERY
 
     @property
     def need(self) -> Resources:
@@ -162,8 +164,26 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A pull worker that waits for a job. None: of any type; of anybody."""
+
+    id: int
+    types: frozenset[str] | None = None
+    owner_id: int | None = None
+
+    def accepts(self, job: Candidate) -> bool:
+        """Tell whether the worker may be given *job*."""
+        return (self.owner_id is None or job.owner_id == self.owner_id) and (
+            self.types is None or job.job_type in self.types
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What there is and what may be used of it. A capacity of None: no worker is alive.
+
+    The capacity is that of the machine, which is all Celery workers together. Pull workers lie
+    beside it: each that waits takes one job.
 
     ``capacity.slots`` may run ahead of the worker processes by what ends within a moment, so
     that short jobs do not wait for the next pass.
@@ -174,6 +194,7 @@ class Limits:
     type_starts: Mapping[str, int] = field(default_factory=dict)  # that may start this minute
     paused_classes: frozenset[JobClass] = frozenset()
     paused_types: frozenset[str] = frozenset()
+    asks: tuple[Ask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

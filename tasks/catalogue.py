@@ -48,7 +48,10 @@ Handler = Callable[[Any, P], Any]
 
 
 class Defaults(TypedDict, total=False):
-    """What a kind may say about its jobs; a submission may say otherwise."""
+    """What a kind may say about its jobs; a submission may say otherwise.
+
+    The first of the *executors* runs a job of it, if the submission names nobody.
+    """
 
     description: str
     cpu_units: float
@@ -56,7 +59,7 @@ class Defaults(TypedDict, total=False):
     timeout_seconds: float
     max_timeout_seconds: float | None
     retry_config: Mapping[str, Any]
-    executor: Executor
+    executors: tuple[Executor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +79,15 @@ class JobKind:
     timeout_seconds: float = 300
     max_timeout_seconds: float | None = None
     retry_config: Mapping[str, Any] = field(default_factory=dict)
-    executor: Executor = Executor.CELERY
+    executors: tuple[Executor, ...] = (Executor.CELERY,)
 
     def __post_init__(self) -> None:
         if self.payload.model_config.get("extra") != "forbid":
             raise ValueError(f"the payload of {self.name} must refuse unknown fields")
         if unknown := set(self.retry_config) - set(retry.DEFAULTS):
             raise ValueError(f"unknown retry settings of {self.name}: {sorted(unknown)}")
+        if not self.executors:
+            raise ValueError(f"somebody has to run {self.name}")
         if min(self.cpu_units, self.memory_mb, self.timeout_seconds) <= 0:
             raise ValueError(f"the sizes of {self.name} must be above 0")
         if self.max_timeout_seconds is not None and self.max_timeout_seconds < self.timeout_seconds:
@@ -140,3 +145,19 @@ def job_type(
         return handler
 
     return register
+
+
+def pull_type(
+    name: str,
+    *,
+    payload: type[BaseModel],
+    catalogue: Catalogue = CATALOGUE,
+    **defaults: Unpack[Defaults],
+) -> None:
+    """Register a kind of job that pull workers run, for its payload and its defaults."""
+    defaults["executors"] = (Executor.PULL,)
+    catalogue.add(JobKind(name=name, payload=payload, handler=_runs_elsewhere, **defaults))
+
+
+def _runs_elsewhere(_context: Any, _payload: BaseModel) -> None:
+    raise LookupError("jobs of this type are run by pull workers")

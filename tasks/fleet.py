@@ -28,9 +28,8 @@ from scheduler.store import fleet, work
 from scheduler.store.fleet import TypeSpec, WorkerOffer
 from scheduler.store.moves import Move
 from scheduler.store.recovery import lost
-from scheduler.store.work import Failure, Held
+from scheduler.store.work import TIME_LIMIT, Failure, Held
 from tasks.ledger import Ledger
-from tasks.runner import TIME_LIMIT
 from tasks.watcher import LEASE
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ def specs_of_kinds(kinds: Iterable[JobKind]) -> list[TypeSpec]:
             timeout_seconds=kind.timeout_seconds,
             max_timeout_seconds=kind.max_timeout_seconds,
             retry_config=kind.full_retry_config,
-            executor=kind.executor,
+            executors=kind.executors,
         )
         for kind in kinds
     ]
@@ -47,7 +47,7 @@ def specs_of_tasks(tasks: Mapping[str, Any]) -> list[TypeSpec]:
             memory_mb=_TASK_MEMORY_MB,
             timeout_seconds=float(task.soft_time_limit or _TASK_TIMEOUT_SECONDS),
             retry_config=dict(retry.DEFAULTS),
-            executor=Executor.CELERY,
+            executors=(Executor.CELERY,),
         )
         for name, task in sorted(plain_tasks(tasks).items())
     ]

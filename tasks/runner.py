@@ -23,7 +23,7 @@ from scheduler.settings import Settings
 from scheduler.states import CancelReason
 from scheduler.store import work
 from scheduler.store.moves import Move
-from scheduler.store.work import Claim, Failure, Success
+from scheduler.store.work import TIME_LIMIT, Claim, Failure, Success
 from tasks import memory
 from tasks.catalogue import Catalogue
 from tasks.context import (
@@ -44,7 +44,6 @@ from tasks.usage import Gauge, Usage
 from tasks.watcher import LEASE, Watched, Watcher
 
 _CLAIM_PATIENCE = timedelta(seconds=10)
-TIME_LIMIT = "TimeLimitExceeded"
 """The error of an attempt that ran too long, whether it could be stopped or had to be killed."""
 
 _LONGEST_ERROR = 2000

@@ -92,7 +92,7 @@ def make_type(session: Session, name: str = "simulate", **columns: Any) -> JobTy
         "memory_mb": 128,
         "timeout_seconds": 60.0,
         "retry_config": {},
-        "executor": Executor.CELERY,
+        "executors": [Executor.CELERY],
         "registered_at": NOON,
     }
     made = JobType(name=name, **(defaults | columns))
@@ -267,6 +267,7 @@ def _ready_row(job: Job) -> Ready:
         expected_seconds=1.0,
         timeout_seconds=job.timeout_seconds,
         ready_at=job.ready_at,
+        executor=job.executor,
     )
 
 
@@ -287,6 +288,7 @@ def _active_row(job: Job) -> Active:
         epoch=1,
         admitted_at=NOON,
         published_at=NOON,
+        executor=job.executor,
     )
     if job.status == JobStatus.RUNNING:
         row.claimed_at, row.worker, row.pid = NOON, WORKER, PID

@@ -82,8 +82,8 @@ def test_lines_that_wait_are_taken_along(empty: tuple[str, Engine]) -> None:
     _alembic(url, "upgrade", "head")
 
     with engine.connect() as connection:
-        line = connection.execute(text("SELECT tags, timeout_seconds FROM ready")).all()
-        assert line == [(["nightly"], 60.0)]
+        line = connection.execute(text("SELECT tags, timeout_seconds, executor FROM ready")).all()
+        assert line == [(["nightly"], 60.0, "pull")]
     _alembic(url, "downgrade", "0001")
 
 
@@ -96,7 +96,7 @@ _A_JOB_IN_LINE = (
         "INSERT INTO jobs (owner_id, job_id, type, status, job_class, priority_level, tags,"
         " payload, cpu_units, memory_mb, retry_config, timeout_seconds, executor, content_hash,"
         " rank_offset, rank, created_at, ready_at) SELECT id, 'waits', 'simulate', 'ready',"
-        " 'normal', 5, '{nightly}', '{}', 1, 64, '{}', 60, 'celery', '', 0, 7, now(), now()"
+        " 'normal', 5, '{nightly}', '{}', 1, 64, '{}', 60, 'pull', '', 0, 7, now(), now()"
         " FROM users"
     ),
     (
@@ -124,6 +124,10 @@ _CATALOGUE = (
         " WHERE connamespace = 'public'::regnamespace AND contype <> 'n'"
     ),
     "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    (
+        "SELECT relname, relpersistence FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+    ),
     (
         "SELECT relname, option FROM pg_class, unnest(reloptions) AS option"
         " WHERE relnamespace = 'public'::regnamespace"
@@ -237,6 +241,10 @@ ILLEGAL_ROWS = {
     " VALUES ('simulate', 0, 1, -1, 1, now())",
     "ck_scheduler_lease_there_is_one": "INSERT INTO scheduler_lease (id, epoch) VALUES (2, 0)",
     "ck_workers_state_is_known": "UPDATE workers SET state = 'asleep'",
+    "ck_job_types_executors_are_known": "INSERT INTO job_types (name, cpu_units, memory_mb,"
+    " timeout_seconds, retry_config, executors, registered_at)"
+    " VALUES ('x', 1, 1, 1, '{}', '{celery,robot}', now())",
+    "ck_asks_offers_are_whole": "INSERT INTO asks (expires_at, job_id) VALUES (now(), :job)",
     "pk_ready": "INSERT INTO ready SELECT * FROM ready",
 }
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,19 @@ from flask_limiter.util import get_remote_address
 from flask_login import UserMixin, current_user, login_user
 from limits import parse
 from redis import RedisError
-from sqlalchemy import ColumnElement, Select, and_, false, func, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    false,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
 from scheduler import clock
@@ -82,6 +94,13 @@ def caller() -> Account | None:
 def take_session() -> None:
     """Take the session for the caller of this request, whatever a header says."""
     g.caller = _by_session()
+
+
+def take_basic_token() -> None:
+    """Take the token that came as the password of HTTP Basic, if one did."""
+    credentials = request.authorization
+    if credentials is not None and credentials.type == "basic":
+        g.caller = by_token(credentials.password or "", clock.now())
 
 
 def require(scope: Scope | None = None, role: Role = Role.VIEWER) -> Account:
@@ -157,10 +176,28 @@ def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
     if not found:
         raise JobNotFound(job_id)
     if len(found) > 1 and found[0].owner_id != account.id:
-        raise Problem(
-            "ambiguous_job_id", "Several users have a job with this id; say whose with ?owner=."
-        )
+        detail = "Several users have a job with this id; say whose with ?owner=."
+        raise Problem("ambiguous_job_id", detail)
     return found[0]
+
+
+def find_ids(account: Account, job_ids: Sequence[str], owner: str | None = None) -> list[int]:
+    """Return which jobs are meant, by internal id; those the caller may not see are missing.
+
+    As with ``find_job``, one's own come before those of others, and a 409 asks for the owner.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    for name, number, owner_id in db.session.execute(_by_job_ids(account, job_ids, owner)):
+        found.setdefault(name, []).append((number, owner_id))
+    return [_the_one_meant(account, name, several) for name, several in found.items()]
+
+
+def _the_one_meant(account: Account, name: str, several: Sequence[tuple[int, int]]) -> int:
+    own = [number for number, owner_id in several if owner_id == account.id]
+    if len(several) > 1 and not own:
+        detail = f"Several users have a job with the id {name}; say whose with owner."
+        raise Problem("ambiguous_job_id", detail)
+    return own[0] if own else several[0][0]
 
 
 def find_schedule(
@@ -203,6 +240,22 @@ def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:
         .order_by((Job.owner_id == account.id).desc(), Job.id)
         .limit(2)
     )
+
+
+def _by_job_ids(
+    account: Account, job_ids: Sequence[str], owner: str | None
+) -> Select[str, int, int]:
+    """Return the select of each id with the first two jobs that may be meant."""
+    names = list(dict.fromkeys(job_ids))
+    asked = func.unnest(literal(names, ARRAY(Text()))).table_valued("name").render_derived()
+    meant = (
+        select(Job.id, Job.owner_id)
+        .where(visible_jobs(account, owner), Job.job_id == asked.c.name)
+        .order_by((Job.owner_id == account.id).desc(), Job.id)
+        .limit(2)
+        .lateral()
+    )
+    return select(asked.c.name, meant.c.id, meant.c.owner_id).select_from(asked).join(meant, true())
 
 
 def _id_of(username: str) -> Any:

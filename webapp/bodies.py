@@ -17,7 +17,7 @@ ERRORS_TOLD = 20
 
 def parse_body(model: type[M], raw: bytes) -> M:
     """Read a JSON body as *model*. Raises a 422 problem that names every wrong field."""
-    _check_values(_json(raw))
+    check_values(_json(raw))
     try:
         return model.model_validate_json(raw)
     except ValidationError as refusal:
@@ -31,7 +31,7 @@ def parse_query(model: type[M], args: MultiDict[str, str]) -> M:
         field = model.model_fields.get(name)
         takes_list = field is not None and "list" in str(field.annotation)
         values[name] = given if takes_list else given[-1]
-    _check_values(values)
+    check_values(values)
     try:
         return model.model_validate(values, strict=False)
     except ValidationError as refusal:
@@ -45,15 +45,15 @@ def _json(raw: bytes) -> Any:
         raise Problem("invalid_json", f"The body is not JSON: {refusal}.") from refusal
 
 
-def _check_values(value: Any, path: str = "") -> None:
-    """Refuse what JSON can write and Postgres cannot keep."""
+def check_values(value: Any, path: str = "") -> None:
+    """Raise a 422 problem for what JSON can write and Postgres cannot keep."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_values(key, _join(path, key))
-            _check_values(inner, _join(path, key))
+            check_values(key, _join(path, key))
+            check_values(inner, _join(path, key))
     elif isinstance(value, list):
         for place, inner in enumerate(value):
-            _check_values(inner, _join(path, str(place)))
+            check_values(inner, _join(path, str(place)))
     elif isinstance(value, str) and "\0" in value:
         raise _refused(path, "must not contain a null character")
     elif isinstance(value, float) and not math.isfinite(value):

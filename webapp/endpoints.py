@@ -5,7 +5,8 @@ The declaration is the only source: the wrapper enforces it, the OpenAPI documen
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Flask, request
@@ -16,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from scheduler.states import Role, Scope
 from webapp import access
 from webapp.bodies import parse_body, parse_query
+from webapp.errors import Problem
 from webapp.extensions import csrf
 
 View = Callable[..., ResponseReturnValue]
@@ -37,6 +39,8 @@ class Endpoint:
     role: Role
     is_open: bool
     takes_password: bool
+    takes_basic_token: bool
+    invalid: str | None
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     answers: Mapping[int, type[BaseModel] | None]
@@ -46,11 +50,24 @@ class Endpoint:
 
 
 class Resource(Blueprint):
-    """A blueprint of declared routes; one module of ``webapp.api`` holds one."""
+    """A blueprint of declared routes; one module of ``webapp.api`` holds one.
 
-    def __init__(self, name: str, import_name: str) -> None:
+    What does not fit a declaration is refused with the code *invalid*, if there is one for all of
+    that. Tokens are taken as the password of HTTP Basic, too, where it *takes_basic_token*.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        import_name: str,
+        *,
+        invalid: str | None = None,
+        takes_basic_token: bool = False,
+    ) -> None:
         super().__init__(name, import_name)
         self.endpoints: list[Endpoint] = []
+        self._invalid = invalid
+        self._takes_basic_token = takes_basic_token
 
     def route_of(  # noqa: PLR0913 - a declaration has as many parts as the contract
         self,
@@ -86,6 +103,8 @@ class Resource(Blueprint):
                 role=role,
                 is_open=is_open,
                 takes_password=takes_password,
+                takes_basic_token=self._takes_basic_token,
+                invalid=self._invalid,
                 body=body,
                 query=query,
                 answers=answers,
@@ -118,6 +137,8 @@ def protect_session() -> None:
 def _guard(endpoint: Endpoint, view: View) -> View:
     @functools.wraps(view)
     def guarded(**values: Any) -> ResponseReturnValue:
+        if endpoint.takes_basic_token:
+            access.take_basic_token()
         if not (endpoint.is_open or endpoint.takes_password):
             access.require(endpoint.scope, endpoint.role)
             protect_session()
@@ -127,6 +148,15 @@ def _guard(endpoint: Endpoint, view: View) -> View:
 
 
 def _inputs(endpoint: Endpoint) -> dict[str, BaseModel]:
+    try:
+        return _read_inputs(endpoint)
+    except Problem as problem:
+        if endpoint.invalid is None or problem.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        raise replace(problem, code=endpoint.invalid) from problem
+
+
+def _read_inputs(endpoint: Endpoint) -> dict[str, BaseModel]:
     inputs = {}
     if endpoint.query is not None:
         inputs["query"] = parse_query(endpoint.query, request.args)

@@ -8,16 +8,47 @@ from scheduler.database import open_redis
 from scheduler.events import Announcer
 from scheduler.settings import Settings
 from webapp import access, cli, errors, headers, health, live, presentation, urls
-from webapp.api import docs, fleet, jobs, people, policy, schedules, tokens
+from webapp.api import (
+    dead_letters,
+    docs,
+    fleet,
+    jobs,
+    people,
+    policy,
+    pull,
+    schedules,
+    simplequeue,
+    tokens,
+)
+from webapp.desk import Desk
 from webapp.extensions import csrf, db, limiter
 from webapp.services import Services
 from webapp.views import account as account_views
 from webapp.views import auth as auth_views
+from webapp.views import dead_letters as dead_letters_views
 from webapp.views import jobs as jobs_views
 from webapp.views import workers as workers_views
 
-RESOURCES = (jobs.bp, schedules.bp, tokens.bp, people.bp, policy.bp, fleet.bp, health.bp, docs.bp)
-PAGES = (auth_views.bp, jobs_views.bp, account_views.bp, workers_views.bp)
+RESOURCES = (
+    jobs.bp,
+    pull.bp,
+    simplequeue.bp,
+    dead_letters.bp,
+    schedules.bp,
+    tokens.bp,
+    people.bp,
+    policy.bp,
+    fleet.bp,
+    health.bp,
+    docs.bp,
+)
+PAGES = (
+    auth_views.bp,
+    jobs_views.bp,
+    dead_letters_views.bp,
+    account_views.bp,
+    workers_views.bp,
+)
 
 SESSION_LIFETIME = timedelta(days=7)
 
@@ -37,7 +68,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, template_folder="../templates", static_folder="static")
     app.config.from_mapping(_config(settings))
     redis = open_redis(settings, socket_timeout=REDIS_PATIENCE.total_seconds())
-    app.extensions["fairq"] = Services(settings, redis, Announcer(redis))
+    app.extensions["fairq"] = Services(settings, redis, Announcer(redis), Desk())
     for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation):
         part.init_app(app)
     app.before_request(_guard_pages)

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from scheduler.models import Active, Job, JobEvent, Ready
-from scheduler.states import FINISHED, JobClass, JobStatus
+from scheduler.states import FINISHED, Executor, JobClass, JobStatus
 from scheduler.store import estimates, fleet
 from webapp import queries
 from webapp.access import Account, visible_jobs
@@ -45,7 +45,7 @@ def stats(session: Session, account: Account, *, now: datetime) -> dict[str, Any
         "run_seconds": _spread(session, account, now, Job.finished_at - Job.started_at),
         "oldest_ready_seconds": None if oldest is None else (now - oldest).total_seconds(),
         "capacity": offer(fleet.capacity(session)),
-        "reserved": _reserved(session, account),
+        "reserved": reserved(session, None if account.sees_everybody else account.id),
         "workers": len(fleet.live_workers(session)),
         "estimates": _estimates(session),
     }
@@ -84,13 +84,15 @@ def _classes(session: Session, account: Account) -> dict[str, int]:
     return {str(name): 0 for name in JobClass} | dict(rows.all())
 
 
-def _reserved(session: Session, account: Account) -> dict[str, Any]:
+def reserved(session: Session, owner_id: int | None = None) -> dict[str, Any]:
+    """Return what admitted and running jobs hold of the machine: one owner's, or all of them."""
+    whose = true() if owner_id is None else Active.owner_id == owner_id
     cpu_units, memory_mb, slots = session.execute(
         select(
             func.coalesce(func.sum(Active.cpu_units), 0),
             func.coalesce(func.sum(Active.memory_mb), 0),
             func.count(),
-        ).where(_own(account, Active.owner_id))
+        ).where(whose, Active.executor == Executor.CELERY)
     ).one()
     return _offer(cpu_units, memory_mb, slots)
 

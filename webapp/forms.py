@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from jsonschema import Draft202012Validator
 from werkzeug.datastructures import MultiDict
 
 from scheduler.models import JobType
+from scheduler.payloads import Schemas
 from scheduler.states import (
     DEFAULT_LEVEL,
     HIGHEST_LEVEL,
@@ -176,12 +176,12 @@ class JobForm:
 
     def _check_payload(self, payload: Any) -> None:
         """Name everything that is wrong with the payload; the engine names the worst only."""
-        if "payload" in self.errors or not self.type.payload_schema:
+        if "payload" in self.errors:
             return
-        for problem in Draft202012Validator(self.type.payload_schema).iter_errors(payload):
-            path = ".".join(["payload", *map(str, problem.absolute_path)])
-            if self._control_of(path) not in self.errors:
-                self.refuse(path, problem.message)
+        schemas = Schemas({self.type.name: self.type.payload_schema})
+        for misfit in schemas.misfits(self.type.name, payload):
+            if self._control_of(misfit.path) not in self.errors:
+                self.refuse(misfit.path, misfit.message)
 
     def _payload(self) -> Any:
         if self.mode == "json":

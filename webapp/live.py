@@ -16,7 +16,7 @@ from scheduler import clock
 from scheduler.errors import JobNotFound
 from scheduler.settings import Settings
 from scheduler.states import Role, Scope
-from webapp import access, live_messages
+from webapp import access, live_messages, queries
 from webapp.access import Account
 from webapp.audience import ALL, FLEET, Audience, Client, log_room, user_room
 from webapp.errors import Problem
@@ -166,7 +166,7 @@ def _catch_up(account: Account, seq: object, *, everybody: bool) -> None:
     if sum(move["seq"] > seq for move in moves) > REPLAY_LIMIT:
         socketio.emit("reload", {"seq": moves[-1]["seq"]}, to=sid, namespace="/")
         return
-    names = reads.names_of(session, {move["owner_id"] for move in moves})
+    names = queries.names_of(session, {move["owner_id"] for move in moves})
     for change in live_messages.replay(moves, names):
         socketio.emit("job", change, to=sid, namespace="/")
     missed = [one for one in moves if one["seq"] > seq and one["owner_id"] == account.id]

@@ -159,17 +159,21 @@ def codes_of(endpoint: Endpoint) -> list[str]:
     if "<" in endpoint.rule:
         codes.append("not_found")
     if endpoint.query is not None or endpoint.body is not None:
-        codes.append("validation_failed")
+        codes.append(endpoint.invalid or "validation_failed")
     if endpoint.body is not None:
-        codes += ["invalid_json", "too_large", "unsupported_media_type"]
+        codes += [endpoint.invalid or "invalid_json", "too_large", "unsupported_media_type"]
     return [code for code in CODES if code in codes]
 
 
 def _security(endpoint: Endpoint) -> list[dict[str, list[str]]]:
     if endpoint.is_open:
         return []
-    schemes = ["token", "session", *(["password"] if endpoint.takes_password else [])]
+    schemes = ["token", "session", *(["password"] if _takes_basic(endpoint) else [])]
     return [{scheme: []} for scheme in schemes]
+
+
+def _takes_basic(endpoint: Endpoint) -> bool:
+    return endpoint.takes_password or endpoint.takes_basic_token
 
 
 def _json(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,10 +45,12 @@ from scheduler.models import (
     User,
     Worker,
 )
+from scheduler.payloads import Schemas
 from scheduler.states import (
     UNFINISHED,
     WAITING,
     Condition,
+    Executor,
     JobClass,
     JobStatus,
 )
@@ -59,7 +61,7 @@ from webapp.places import far_back
 SCAN_LIMIT = 20_000
 """Jobs that one page looks at for filters without an index."""
 
-_OPEN_PARENTS_NAMED = 3
+_PLACES = 2**63  # those of a bigint
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def jobs_by_ids(
 
     New jobs are not in the leader's books yet; if they are not linked either, one statement does.
     """
-    rows = session.execute(_with_owner().where(_among(Job.id, ids))).all()
+    rows = session.execute(_with_owner().where(among(Job.id, ids))).all()
     links = parents_of(session, ids) if have_links else {}
     counts = {} if are_new and not have_links else count_dependents(session, ids)
     return {
@@ -216,7 +218,7 @@ def parents_of(session: Session, ids: Collection[int]) -> dict[int, list[Link]]:
             Dependency.met,
         )
         .join(Job, Job.id == Dependency.parent_id)
-        .where(_among(Dependency.child_id, ids))
+        .where(among(Dependency.child_id, ids))
         .order_by(Dependency.child_id, Dependency.parent_id)
     )
     links: dict[int, list[Link]] = {}
@@ -245,7 +247,7 @@ def count_dependents(session: Session, ids: Collection[int]) -> dict[int, int]:
     """Return how many jobs wait, or waited, for each."""
     rows = session.execute(
         select(Dependency.parent_id, func.count())
-        .where(_among(Dependency.parent_id, ids))
+        .where(among(Dependency.parent_id, ids))
         .group_by(Dependency.parent_id)
     )
     return dict(rows.all())
@@ -291,13 +293,18 @@ def job_types(session: Session) -> Sequence[JobType]:
     return session.scalars(select(JobType).order_by(JobType.name)).all()
 
 
+def payload_schemas(session: Session) -> Schemas:
+    """Return what the payloads of each kind of job are held to."""
+    return Schemas({kind.name: kind.payload_schema for kind in job_types(session)})
+
+
 def workers(session: Session) -> Sequence[Worker]:
     """Return every worker ever seen, by name."""
     return session.scalars(select(Worker).order_by(Worker.name)).all()
 
 
 def running_on(session: Session) -> dict[str, list[Running]]:
-    """Return what each worker runs, longest first."""
+    """Return what each Celery worker runs, longest first."""
     rows = session.execute(
         select(
             Active.worker.label("worker"),
@@ -308,7 +315,7 @@ def running_on(session: Session) -> dict[str, list[Running]]:
         )
         .join(Job, Job.id == Active.job_id)
         .join(User, User.id == Active.owner_id)
-        .where(Active.worker.is_not(None))
+        .where(Active.worker.is_not(None), Active.executor == Executor.CELERY)
         .order_by(Active.claimed_at)
     ).mappings()
     running: dict[str, list[Running]] = {}
@@ -333,6 +340,12 @@ def users(session: Session) -> Sequence[tuple[User, str | None]]:
         .order_by(func.lower(User.username))
     )
     return [(user, group) for user, group in rows]
+
+
+def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
+    """Return the names of accounts."""
+    rows = session.execute(select(User.id, User.username).where(among(User.id, ids)))
+    return dict(rows.all())
 
 
 def groups(session: Session) -> Sequence[tuple[Group, list[str]]]:
@@ -374,21 +387,35 @@ def schedules(
     return found, write_cursor(found[-1][0].id) if len(rows) > limit else None
 
 
-def write_cursor(place: int) -> str:
+def write_cursor(*places: int) -> str:
     """Write down where the next page starts."""
-    return base64.urlsafe_b64encode(json.dumps([place]).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(places).encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> int:
-    """Read what ``write_cursor`` wrote. Raises a 422 problem for anything else."""
+    """Read what ``write_cursor`` wrote of one place. Raises a 422 problem for anything else."""
+    return read_places(cursor, 1)[0]
+
+
+def read_places(cursor: str, count: int) -> list[int]:
+    """Read what ``write_cursor`` wrote of so many places. Raises a 422 problem for another one."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         match json.loads(base64.urlsafe_b64decode(padded.encode())):
-            case [int(place)] if 0 <= place < 2**63:
-                return place
+            case [*places] if len(places) == count and all(map(_is_place, places)):
+                return places
     except (ValueError, binascii.Error):
         pass
-    raise Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
+    raise foreign_cursor()
+
+
+def foreign_cursor() -> Problem:
+    """Return the answer to a cursor that is not one of ours."""
+    return Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
+
+
+def _is_place(given: Any) -> bool:
+    return type(given) is int and 0 <= given < _PLACES
 
 
 class Listing:
@@ -460,7 +487,8 @@ class Listing:
         return column.asc() if self._oldest_first else column.desc()
 
 
-def _among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
+def among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
+    """Return the condition that *column* is one of *ids*."""
     # One array, because ten thousand parameters would take longer to write than to look up.
     return column == any_(cast(list(ids), ARRAY(BigInteger)))
 

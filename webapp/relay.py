@@ -21,7 +21,7 @@ from scheduler import clock
 from scheduler.database import open_redis
 from scheduler.events import LIVE_CHANNEL
 from scheduler.settings import Settings
-from webapp import live_messages
+from webapp import live_messages, queries
 from webapp.audience import ALL, FLEET, Audience, log_room, user_room
 from webapp.extensions import db
 from webapp.live_messages import Coalescer, Message
@@ -97,6 +97,8 @@ class Relay:
             case "progress" if self._audience.hears_of(message["owner_id"]):
                 change = live_messages.of_progress(message, self._name(message["owner_id"]))
                 self._offer(message, change, now)
+            case "offers":
+                services_of(self._app).desk.call(message["asks"])
             case "log":
                 rooms = [log_room(message["owner_id"], message["job_id"])]
                 line = live_messages.of_log(message, self._name(message["owner_id"]))
@@ -157,7 +159,7 @@ class Relay:
     def _name(self, account_id: int) -> str:
         if account_id not in self._names:
             with self._app.app_context():
-                self._names |= reads.names_of(db.session(), [account_id])
+                self._names |= queries.names_of(db.session(), [account_id])
         return self._names[account_id]
 
     def _every(self, pause: timedelta, act: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    RootModel,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -55,6 +56,10 @@ _TAGS_LIMIT = 50
 _DEPENDENCIES_LIMIT = 10_000
 _RULES_LIMIT = 200
 _NAMES_LIMIT = 1_000
+_LINE_LIMIT = 8192
+_LINES_LIMIT = 1_000
+_MESSAGE_LIMIT = 500
+_TRACEBACK_LIMIT = 16_000
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
 
@@ -121,6 +126,7 @@ def _decimal(number: float) -> Decimal:
 Level = Annotated[int, Field(ge=HIGHEST_LEVEL, le=LOWEST_LEVEL)]
 JobId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LIMIT), AfterValidator(_printable)]
+Lease = Annotated[str, Field(min_length=1, max_length=100)]
 Tag = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 Username = Annotated[str, Field(pattern=f"^{USERNAME_PATTERN}$")]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_LIMIT)]
@@ -463,6 +469,270 @@ class JobsQuery(Page, OwnerQuery):
         """Return the statuses asked for, groups spelled out; none asked for means any."""
         singles = {JobStatus(word) for word in self.status if word not in GROUPS}
         return frozenset(singles.union(*(GROUPS[word] for word in self.status if word in GROUPS)))
+
+
+# Dead letters
+
+
+Fingerprint = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+SearchText = Annotated[str, Field(max_length=200)]
+
+_OF_ERROR = "The same for errors that are alike; as a dead letter or a group tells it."
+_IN_WHAT = "Text in the id, the description or the error."
+
+
+class DeadLettersQuery(Page, OwnerQuery):
+    """Which dead letters to list."""
+
+    group: bool = Field(default=False, description="Put those together whose errors are alike.")
+    type: Name | None = None
+    fingerprint: Fingerprint | None = Field(default=None, description=_OF_ERROR)
+    q: SearchText | None = Field(default=None, description=_IN_WHAT)
+    failed_after: Instant | None = None
+    failed_before: Instant | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what a form leaves empty."""
+        return {name: value for name, value in given.items() if value != ""}
+
+
+class DeadLettersFilter(Request):
+    """Which dead letters are meant: those that match all of this. Nothing means all of them."""
+
+    type: Name | None = None
+    fingerprint: Fingerprint | None = Field(default=None, description=_OF_ERROR)
+    owner: Name | None = None
+    q: SearchText | None = Field(default=None, description=_IN_WHAT)
+    failed_after: Instant | None = None
+    failed_before: Instant | None = None
+
+
+class DeadLettersRequest(Request):
+    """Dead letters to deal with: by name, or all that match a filter."""
+
+    job_ids: Annotated[list[JobId], Field(min_length=1, max_length=BATCH_LIMIT)] | None = None
+    owner: Name | None = Field(default=None, description="Whose jobs the ids name, for operators.")
+    filter: DeadLettersFilter | None = None
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(
+        default=None, description="Where the request before stopped; goes with a filter."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.job_ids is None) == (self.filter is None):
+            raise ValueError("give either job_ids or filter")
+        if self.filter is not None and self.owner is not None:
+            raise ValueError("owner goes into the filter")
+        if self.filter is None and self.cursor is not None:
+            raise ValueError("cursor goes with a filter")
+        return self
+
+
+class DeadLettersRetry(DeadLettersRequest):
+    """Dead letters to run again, with a change of their payloads if one is given."""
+
+    payload: dict[str, Any] | None = Field(
+        default=None,
+        description="A JSON merge patch (RFC 7396) for every payload; null takes a field away.",
+    )
+
+
+class DeadLetter(JobAnswer):
+    """A job that failed and that nobody has discarded."""
+
+    fingerprint: str = Field(description="The same for jobs whose errors are alike.")
+
+
+class DeadLetterList(Answer):
+    """One page of dead letters, the latest failure first; it may hold fewer than asked for."""
+
+    jobs: list[DeadLetter]
+    next_cursor: str | None
+
+
+class DeadLetterGroup(Answer):
+    """Dead letters whose errors are alike."""
+
+    fingerprint: str
+    type: str
+    error: JobError = Field(description="Of the latest.")
+    count: int
+    first_failed_at: AwareDatetime
+    last_failed_at: AwareDatetime
+    owners: list[str] | None = Field(description="Whose jobs they are, for operators.")
+    example: str = Field(description="The job that failed last.")
+
+
+class DeadLetterGroups(Answer):
+    """One page of groups; the one that failed last comes first."""
+
+    groups: list[DeadLetterGroup]
+    looked_at: int = Field(
+        description="How many dead letters the groups were made of, matching or not: the latest."
+    )
+    next_cursor: str | None
+
+
+class DeadLettersAnswer(RootModel[DeadLetterList | DeadLetterGroups]):
+    """Dead letters, or groups of them if these were asked for."""
+
+
+class _Cleared(Answer):
+    skipped: int = Field(description="Named or found, but no dead letter any more, or unknown.")
+    remaining: int = Field(
+        description="Further ones that match the filter, as far as one request reaches."
+    )
+    next_cursor: str | None = Field(
+        description="To be sent along with the same filter to go on; null when nothing is left."
+    )
+
+
+class Retried(_Cleared):
+    """What became of dead letters that were to run again."""
+
+    retried: int
+
+
+class Discarded(_Cleared):
+    """What became of dead letters that were to be discarded."""
+
+    discarded: int
+
+
+# Pull workers
+
+
+def _progress_given(given: Any) -> Any:
+    return {"fraction": given} if isinstance(given, int | float) else given
+
+
+def _line_given(given: Any) -> Any:
+    return {"message": given} if isinstance(given, str) else given
+
+
+class NextRequest(Request):
+    """A worker that asks for a job."""
+
+    worker: Name = Field(description="What people are told where the job runs.")
+    types: Annotated[list[Name], Field(min_length=1, max_length=_NAMES_LIMIT)] | None = Field(
+        default=None, description="Jobs of these types only."
+    )
+    lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=30, description="How long the job is the worker's without a heartbeat."
+    )
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
+        default=0, description="How long to wait for a job."
+    )
+
+
+class HandedJob(JobAnswer):
+    """A job that is the worker's to run."""
+
+    lease: str = Field(description="To be sent with every heartbeat, and with the end.")
+    lease_expires_at: AwareDatetime
+
+
+class ProgressReport(Request):
+    """How far a job is."""
+
+    fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    message: Annotated[str, Field(max_length=_MESSAGE_LIMIT)] | None = None
+
+
+class LineReport(Request):
+    """A line for the log of a job."""
+
+    message: Annotated[str, Field(max_length=_LINE_LIMIT)]
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    # Lines may be plain text as well, and what is read twice has to be read leniently.
+    at: Instant | None = Field(default=None, strict=False, description="Now, if it is left out.")
+
+
+class HeartbeatRequest(Request):
+    """A sign of life."""
+
+    lease: Lease
+    progress: Annotated[
+        ProgressReport | None,
+        BeforeValidator(_progress_given, json_schema_input_type=ProgressReport | float | None),
+    ] = None
+    logs: Annotated[
+        list[
+            Annotated[
+                LineReport, BeforeValidator(_line_given, json_schema_input_type=LineReport | str)
+            ]
+        ],
+        Field(max_length=_LINES_LIMIT),
+    ] = []
+
+
+class HeartbeatAnswer(Answer):
+    """What the worker is to do."""
+
+    cancel: bool = Field(description="The job is to stop; say so with its end.")
+    lease_expires_at: AwareDatetime
+
+
+class ErrorReport(Request):
+    """Why a job failed. Errors of one type are put together with others like them."""
+
+    type: Name = "Failed"
+    message: Annotated[str, Field(max_length=_LINE_LIMIT)]
+    traceback: Annotated[str, Field(max_length=_TRACEBACK_LIMIT)] | None = None
+
+
+class CompleteRequest(Request):
+    """How a job ended."""
+
+    lease: Lease
+    status: Literal["completed", "failed"]
+    result: Any = Field(default=None, description="Of a completed job.")
+    error: Annotated[
+        ErrorReport | None,
+        BeforeValidator(_line_given, json_schema_input_type=ErrorReport | str | None),
+    ] = Field(default=None, description="Of a failed job.")
+    retryable: bool = Field(default=True, description="Whether another attempt may help.")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.status == "completed" and self.error is not None:
+            raise ValueError("a completed job has no error")
+        if self.status == "failed" and self.result is not None:
+            raise ValueError("a failed job has no result")
+        return self
+
+
+# The simple queue protocol
+
+
+class SimpleJob(Answer):
+    """A job of the simple queue protocol."""
+
+    jobId: str  # noqa: N815 - the protocol's name
+    description: str | None
+    state: Literal["submitted", "running", "failed", "succeeded"]
+    data: Any
+
+
+class SimpleJobList(RootModel[list[SimpleJob]]):
+    """All jobs, in the order of their submission."""
+
+
+class SimpleSubmission(Request):
+    """A job to submit."""
+
+    jobId: JobId  # noqa: N815 - the protocol's name
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+    data: Any = None
+
+
+class SimpleCompletion(Request):
+    """How a job ended."""
+
+    jobId: JobId  # noqa: N815 - the protocol's name
+    status: Literal["failed", "succeeded"]
 
 
 # People
@@ -1033,7 +1303,8 @@ class TypeAnswer(Answer):
         description="The most a submission, or a running job, may ask for."
     )
     retry_config: RetryConfig
-    executor: Executor
+    executor: Executor = Field(description="Who runs it unless a submission says otherwise.")
+    executors: list[Executor]
 
 
 class TypeList(Answer):

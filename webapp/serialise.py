@@ -8,6 +8,7 @@ from scheduler.events import Standing
 from scheduler.models import Attempt, Job, JobEvent, JobLog, JobType
 from scheduler.states import WAITING, Condition, JobStatus
 from webapp.answers import utc
+from webapp.dead_letters import Group, GroupPage
 from webapp.queries import JobView, Link
 
 _PARENTS_NAMED = 3
@@ -52,6 +53,23 @@ def job_to_json(view: JobView, *, now: datetime) -> dict[str, Any]:
         "request_id": job.request_id,
         "position_in_queue": view.standing.position if view.standing and _waits(job) else None,
         "waiting": waiting_to_json(view),
+    }
+
+
+def dead_letter_to_json(view: JobView, *, now: datetime) -> dict[str, Any]:
+    """Return a failed job with what it has in common with others."""
+    return job_to_json(view, now=now) | {"fingerprint": view.job.error_fingerprint}
+
+
+def groups_to_json(page: GroupPage, *, name_owners: bool) -> dict[str, Any]:
+    """Return groups of dead letters, with their owners for who may know them."""
+    return {
+        "groups": [
+            _group(group) | {"owners": group.owners if name_owners else None}
+            for group in page.groups
+        ],
+        "looked_at": page.looked_at,
+        "next_cursor": page.next_cursor,
     }
 
 
@@ -135,7 +153,21 @@ def type_to_json(job_type: JobType, defaults: dict[str, Any]) -> dict[str, Any]:
         "timeout_seconds": job_type.timeout_seconds,
         "max_timeout_seconds": job_type.max_timeout_seconds,
         "retry_config": defaults | job_type.retry_config,
-        "executor": job_type.executor,
+        "executor": job_type.executors[0],
+        "executors": job_type.executors,
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    latest = group.example
+    return {
+        "fingerprint": group.fingerprint,
+        "type": latest.type,
+        "error": error_to_json(latest.error_type, latest.error_message),
+        "count": group.count,
+        "first_failed_at": utc(group.first_failed_at),
+        "last_failed_at": utc(group.last_failed_at),
+        "example": latest.job_id,
     }
 
 
@@ -181,7 +213,7 @@ def _reason(view: JobView) -> tuple[str, str]:
         case JobStatus.SCHEDULED:
             return "time", f"Its time has not come: it is due at {_instant(job.due_at)}."
         case JobStatus.RETRYING:
-            return "backoff", f"The last attempt failed; the next is due at {_instant(job.due_at)}."
+            return "backoff", f"Its next attempt is due at {_instant(job.due_at)}."
         case _ if not view.has_worker:
             return "no_worker", "No worker is running; it starts when one does."
         case _:

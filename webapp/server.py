@@ -13,6 +13,7 @@ from geventwebsocket.handler import WebSocketHandler
 
 from scheduler.settings import Settings
 from webapp import live
+from webapp.services import services_of
 
 log = logging.getLogger(__name__)
 
@@ -90,5 +91,6 @@ def serve(app: Flask, settings: Settings) -> None:
     live.start_relay(app)
     log.info("web server started", extra={"host": settings.host, "port": server.server_port})
     stopping.wait()
+    services_of(app).desk.close()
     server.finish()
     log.info("web server stopped")

@@ -7,6 +7,7 @@ from redis import Redis
 
 from scheduler.events import Announcer
 from scheduler.settings import Settings
+from webapp.desk import Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Services:
     settings: Settings
     redis: Redis
     announcer: Announcer
+    desk: Desk
 
 
 def services_of(app: Flask) -> Services:

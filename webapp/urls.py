@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_PREFIXES = ("/jobs/", "/schedules/")
+_PREFIXES = ("/jobs/", "/simplequeue/jobs/", "/schedules/")
 
 
 class JobIdConverter(PathConverter):

@@ -22,12 +22,14 @@ from scheduler.policy.reasons import Hold, HoldCode
 from scheduler.snapshot import (
     NOTHING,
     Account,
+    Ask,
     Candidate,
     Clock,
     Reservation,
     Resources,
     Running,
 )
+from scheduler.states import Executor
 
 
 class Grounds(StrEnum):
@@ -47,6 +49,7 @@ class Admission:
     charge: float
     express: bool
     grounds: Grounds
+    ask: int | None = None  # of the pull worker that is given the job
 
     @property
     def id(self) -> int:
@@ -76,6 +79,7 @@ class Admission:
             charge=self.charge,
             express=self.express,
             spread=job.spread,
+            executor=job.executor,
         )
 
 
@@ -125,7 +129,7 @@ class Round:
         self.express_load = express_load
         self.holds: dict[int, Hold] = {}
         self._gap: Gap | None = None
-        self._ends = [end_of(job, now) for job in running]
+        self._ends = [end_of(job, now) for job in running if job.executor is Executor.CELERY]
         self._capacity = capacity
         self._now = now
         self._patient_since = now - CAPPED_PATIENCE
@@ -178,7 +182,9 @@ class Round:
         if line is None or line.find(kept.job_id) is None:
             return None
         first = line.first_series
-        return None if first is None or self._refusal(first) is not None else first
+        if first is None or first.shape.executor is not Executor.CELERY:
+            return None
+        return None if self._refusal(first) is not None else first
 
     def _serve(self, holder: Series) -> None:
         if not self.rooms.machine.fits(holder.shape.need):
@@ -202,6 +208,8 @@ class Round:
             self.queue.set_aside(turn.series)
 
     def _holds_whole_shelf(self, turn: Turn, hold: Hold) -> bool:
+        if hold.code is HoldCode.NO_WORKER and not turn.shelf.on_machine:
+            return not self.rooms.asks.are_for(turn.job.job_type)
         if hold.kept_for is not None and self._gap is not None:
             self._misfits[turn.shelf.number] += 1
             if self._misfits[turn.shelf.number] > GAP_TRIES:
@@ -211,8 +219,8 @@ class Round:
 
     def _refusal(self, series: Series) -> Hold | None:
         job = series.first
-        if self._capacity is None:
-            return Hold(HoldCode.NO_WORKER, need=job.need, available=NOTHING)
+        if not self.rooms.has_worker(job):
+            return _no_worker(job)
         of_type = self.rooms.type_refusal(job)
         return of_type or self._behind(series) or self.rooms.owner_refusal(job, series.shape.need)
 
@@ -220,6 +228,8 @@ class Round:
         """Return why a job waits behind its owner's first, which is at the owner's own cap."""
         first = series.line.first_series
         if first is None or first is series or first.first.waiting_since > self._patient_since:
+            return None
+        if not self.rooms.has_worker(first.first):
             return None
         refused = self.rooms.owner_refusal(first.first, first.shape.need)
         if refused is None or not self.rooms.ever_allows(first.first):
@@ -229,6 +239,8 @@ class Round:
     def _lack(self, turn: Turn) -> Hold | None:
         """Return why there is no room for the job whose turn it is, or None if there is."""
         need = turn.series.shape.need
+        if not turn.shelf.on_machine:
+            return None
         if not self.rooms.machine.fits(need):
             if self.first_lacking is None:
                 self.first_lacking = turn.job.id
@@ -281,16 +293,18 @@ class Round:
     def _grounds(self, turn: Turn) -> Grounds:
         if turn.is_express:
             return Grounds.EXPRESS
-        return Grounds.TURN if self._gap is None else Grounds.GAP
+        return Grounds.GAP if self._gap is not None and turn.shelf.on_machine else Grounds.TURN
 
     def _admit(self, turn: Turn, grounds: Grounds) -> None:
         job, need, express = turn.job, turn.series.shape.need, turn.is_express
-        charge = cost(job, self._capacity)
+        ask = self.rooms.asks.take(job) if job.executor is Executor.PULL else None
+        charge = cost(job, self._capacity, ask)
         self.queue.take(turn, charge)
         self.rooms.admit(job, need)
-        self._ends.append(End(_seconds(job), need))
+        if ask is None:
+            self._ends.append(End(_seconds(job), need))
         self.express_load += charge if express else 0.0
-        self.admissions.append(Admission(job, charge, express, grounds))
+        self.admissions.append(Admission(job, charge, express, grounds, ask.id if ask else None))
 
 
 def is_hard(reservation: Reservation, now: datetime) -> bool:
@@ -298,11 +312,23 @@ def is_hard(reservation: Reservation, now: datetime) -> bool:
     return now - reservation.since >= RESERVATION_HARDENS
 
 
-def cost(job: Candidate, capacity: Resources | None) -> float:
-    """Return the machine-seconds a job is expected to take, as they count for its owner."""
+def cost(job: Candidate, capacity: Resources | None, ask: Ask | None = None) -> float:
+    """Return the machine-seconds a job is expected to take, as they count for its owner.
+
+    A job on a pull worker counts as one of its size on the machine, and not at all on one that
+    *ask*s for its owner's jobs only: who brings a processor does not pay for using it.
+    """
+    if ask is not None and ask.owner_id is not None:
+        return 0.0
     share = dominant_share(job.cpu_units, job.memory_mb, capacity or NOTHING)
     return share * _seconds(job) * job.rate
 
 
 def _seconds(job: Candidate) -> float:
     return max(job.expected, EXPECTED_LEAST).total_seconds()
+
+
+def _no_worker(job: Candidate) -> Hold:
+    if job.executor is Executor.PULL:
+        return Hold(HoldCode.NO_WORKER, what=job.executor)
+    return Hold(HoldCode.NO_WORKER, need=job.need, available=NOTHING)

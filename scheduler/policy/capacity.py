@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from scheduler.policy.asks import Asks
 from scheduler.policy.reasons import Hold, HoldCode
 from scheduler.snapshot import (
     NOTHING,
@@ -20,6 +21,7 @@ from scheduler.snapshot import (
     Resources,
     Running,
 )
+from scheduler.states import Executor
 
 _UNLIMITED = sys.maxsize
 
@@ -88,7 +90,7 @@ def _room_under(caps: Caps) -> Room:
 
 
 class Rooms:
-    """What is free during one pass, on the machine and under the caps of everybody."""
+    """What is free during one pass: on the machine, of pull workers, under everybody's caps."""
 
     def __init__(
         self,
@@ -98,6 +100,7 @@ class Rooms:
         running: Iterable[Running],
     ) -> None:
         self.machine = room_of(limits.capacity or NOTHING)
+        self.asks = Asks(limits.asks)
         self._accounts = accounts
         self._groups = groups
         self._limits = limits
@@ -117,12 +120,19 @@ class Rooms:
 
     def take(self, job: Candidate | Running, need: Amount) -> None:
         """Hold what *job* needs everywhere it counts."""
-        self.machine.take(need)
+        if job.executor is Executor.CELERY:
+            self.machine.take(need)
         self._under_owner(job.owner_id).take(need)
         if (group := self._under_group(job.owner_id)) is not None:
             group.take(need)
         if job.job_type in self._types:
             self._types[job.job_type].take(need)
+
+    def has_worker(self, job: Candidate) -> bool:
+        """Tell whether anybody is there who could run *job*, busy or not."""
+        if job.executor is Executor.PULL:
+            return self.asks.find(job) is not None
+        return self._limits.capacity is not None
 
     def type_refusal(self, job: Candidate) -> Hold | None:
         """Return the cap of its type that keeps *job* from being admitted, or None."""

@@ -33,7 +33,7 @@ from scheduler.snapshot import (
     Running,
     Snapshot,
 )
-from scheduler.states import DEFAULT_LEVEL, JobClass
+from scheduler.states import DEFAULT_LEVEL, Executor, JobClass
 
 _NORMAL = DEFAULT_LEVEL[JobClass.NORMAL]
 
@@ -354,8 +354,6 @@ class Engine:
 
         Of owners with running jobs, what is charged and not used yet does not count.
         """
-        if self._limits.capacity is None:
-            return -inf
         lines = [
             (line.tag - owed.unused / line.weight, owner, line)
             for owner, owed in outstanding.items()
@@ -425,6 +423,8 @@ class Engine:
             return Hold(HoldCode.PAUSED, what=shape.job_class)
         if shape.job_type in limits.paused_types:
             return Hold(HoldCode.PAUSED, what=shape.job_type)
+        if shape.executor is Executor.PULL:
+            return None
         if limits.capacity is None or (machine := room_of(limits.capacity)).fits(shape.need):
             return None
         need = Resources(shape.need.cpu / 1000, shape.need.memory)
@@ -444,8 +444,10 @@ def _pause(account: Account) -> Hold | None:
 def _could_go(line: Line, rooms: Rooms) -> bool:
     if (series := line.first_series) is None:
         return True
-    refused = rooms.type_refusal(series.first)
-    return refused is None and rooms.owner_refusal(series.first, series.shape.need) is None
+    first = series.first
+    if not rooms.has_worker(first) or rooms.type_refusal(first) is not None:
+        return False
+    return rooms.owner_refusal(first, series.shape.need) is None
 
 
 def _outstanding(now: datetime, running: Iterable[Running]) -> dict[int, _Outstanding]:

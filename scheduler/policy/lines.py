@@ -10,7 +10,7 @@ from scheduler.policy.ordering import Standing, standing
 from scheduler.policy.parameters import EXPRESS_REFILL
 from scheduler.policy.reasons import Hold
 from scheduler.snapshot import Account, Candidate
-from scheduler.states import JobClass
+from scheduler.states import Executor, JobClass
 
 
 class Shape(NamedTuple):
@@ -19,11 +19,12 @@ class Shape(NamedTuple):
     job_type: str
     need: Amount
     job_class: JobClass
+    executor: Executor
 
 
 def shape_of(job: Candidate) -> Shape:
     """Return the shape of a job."""
-    return Shape(job.job_type, amount(job), job.job_class)
+    return Shape(job.job_type, amount(job), job.job_class, job.executor)
 
 
 class Bracket(NamedTuple):

@@ -20,7 +20,7 @@ from scheduler.policy.capacity import Room
 from scheduler.policy.lines import Bracket, Line, Series, Shape, bracket_of
 from scheduler.policy.ordering import EXPRESS_LANES, Key, Lane, Terms, is_open, standing
 from scheduler.snapshot import Candidate
-from scheduler.states import JobClass
+from scheduler.states import Executor, JobClass
 
 
 class _Kind(NamedTuple):
@@ -47,6 +47,7 @@ class Shelf:
         "level",
         "need",
         "number",
+        "on_machine",
         "ordinary",
     )
 
@@ -54,6 +55,7 @@ class Shelf:
         self.kind = kind
         self.number = number
         self.need = kind.shape.need
+        self.on_machine = kind.shape.executor is Executor.CELERY
         self.lane = EXPRESS_LANES.get(kind.shape.job_class, Lane.ORDINARY)
         self.ordinary: Any = SortedList()  # by place among owners
         self.level: Any = SortedList()  # express, within the owner's own share
@@ -427,7 +429,7 @@ class Turns:
     def next(self, room: Room | None = None) -> Turn | None:
         """Return the turn with the least key, or None when nobody is left.
 
-        With *room* given, those that do not fit into it are left out.
+        With *room* on the machine given, those that would not fit into it are left out.
         """
         for shelf in self._queue.moved():
             self._push(shelf)
@@ -436,7 +438,7 @@ class Turns:
             if self._newest.get(number) != key:
                 continue
             del self._newest[number]
-            if room is not None and not room.fits(shelf.need):
+            if room is not None and shelf.on_machine and not room.fits(shelf.need):
                 continue
             turn = shelf.best(self._now, self._lanes)
             if turn is None:

@@ -27,7 +27,7 @@ class Hold:
     before: int = 0  # jobs that go first
     own_before: int = 0  # those of them with the same owner
     kept_for: int | None = None  # the job whose reservation it would delay
-    what: str = ""  # the type or class that is full or paused; a paused owner has no name here
+    what: str = ""  # the type or class that is full or paused, or the executor that is missing
     of_minute: bool = False  # the type's cap is on starts in a minute
     limit: int = 0  # how many jobs the type's cap allows
     of_group: bool = False  # the cap is the group's
@@ -82,6 +82,8 @@ def _type_cap(hold: Hold) -> str:
 
 
 def _no_worker(hold: Hold) -> str:
+    if hold.what:
+        return "Waits until a pull worker asks for it."
     if hold.available == NOTHING:
         return "Waits for a worker: none is alive."
     need, _ = _lack(hold)

@@ -1,4 +1,4 @@
-"""From a place in line to a message on the wire."""
+"""From a place in line to a message on the wire, or to a pull worker that asked."""
 
 import json
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ class Admitted:
     charge: float
     express: bool
     expected_seconds: float
+    ask: int | None = None  # of the pull worker it is offered to
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,18 @@ _ADMIT = verb(
 WITH wanted AS (
     SELECT * FROM jsonb_to_recordset(CAST(:admitted AS jsonb))
         AS wanted(id bigint, charge float8, express boolean, expected_seconds float8,
-                  place bigint)
+                  ask bigint, place bigint)
+),
+asking AS (
+    SELECT asks.id FROM asks JOIN wanted ON wanted.ask = asks.id
+    WHERE asks.job_id IS NULL
+    ORDER BY asks.id
+    FOR UPDATE OF asks SKIP LOCKED
 ),
 target AS (
     SELECT jobs.id, jobs.owner_id, jobs.rank FROM jobs JOIN wanted USING (id)
     WHERE jobs.status = ANY(:to_queued)
+      AND (wanted.ask IS NULL OR wanted.ask IN (SELECT id FROM asking))
     ORDER BY jobs.id
     FOR NO KEY UPDATE OF jobs SKIP LOCKED
 ),
@@ -69,16 +77,23 @@ moved AS (
 held AS (
     INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
                         expected_seconds, timeout_seconds, max_timeout_seconds, charge, express,
-                        epoch, admitted_at)
+                        epoch, admitted_at, executor)
     SELECT moved.id, moved.attempt, gone.owner_id, gone.job_type, gone.job_class, gone.cpu_units,
            gone.memory_mb, wanted.expected_seconds, moved.timeout_seconds,
-           moved.max_timeout_seconds, wanted.charge, wanted.express, :epoch, now()
+           moved.max_timeout_seconds, wanted.charge, wanted.express, :epoch, now(),
+           gone.executor
     FROM moved JOIN gone ON gone.job_id = moved.id JOIN wanted ON wanted.id = moved.id
 ),
 sent AS (
     INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, place, created_at)
     SELECT moved.id, moved.attempt, gone.job_class, moved.max_timeout_seconds, moved.place, now()
     FROM moved JOIN gone ON gone.job_id = moved.id
+    WHERE gone.executor = :by_celery
+),
+offered AS (
+    UPDATE asks SET job_id = moved.id, attempt = moved.attempt
+    FROM moved JOIN wanted ON wanted.id = moved.id
+    WHERE asks.id = wanted.ask
 )
 """,
     order="place",
@@ -111,7 +126,8 @@ INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, place, created_at)
 SELECT job_id, attempt, job_class, max_timeout_seconds,
        row_number() OVER (ORDER BY admitted_at, published_at, job_id), now()
 FROM active
-WHERE claimed_at IS NULL AND published_at < now() - CAST(:older_than AS interval)
+WHERE executor = :by_celery AND claimed_at IS NULL
+  AND published_at < now() - CAST(:older_than AS interval)
   AND EXISTS (
       SELECT 1 FROM workers
       WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
@@ -122,9 +138,10 @@ RETURNING job_id
 
 
 def admit(session: Session, admitted: Sequence[Admitted], *, epoch: int) -> list[Move]:
-    """Move jobs from their lines to Celery's: reserved, numbered and put in the outbox.
+    """Move jobs out of their lines: reserved, numbered, and in the outbox or offered to who asked.
 
-    Only the returned moves happened; a job cancelled meanwhile is simply missing. Messages leave
+    Only the returned moves happened; a job cancelled meanwhile, or whose ask is gone, is
+    simply missing. Messages leave
     in the order of *admitted*.
     """
     # Written out, because asdict copies deeply and turns admit hundreds.
@@ -134,6 +151,7 @@ def admit(session: Session, admitted: Sequence[Admitted], *, epoch: int) -> list
             "charge": one.charge,
             "express": one.express,
             "expected_seconds": one.expected_seconds,
+            "ask": one.ask,
             "place": place,
         }
         for place, one in enumerate(admitted)

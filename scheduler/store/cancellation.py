@@ -1,11 +1,15 @@
 """Ending a job before its time."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
 from scheduler.states import CancelReason
 from scheduler.store.moves import Move, lock, make, verb
+
+HEARD_WITHIN = timedelta(seconds=30)
+"""How long a pull worker has to hear that its job is to stop, and to stop it."""
 
 _CANCEL_WAITING = verb("""
 WITH target AS (
@@ -52,7 +56,11 @@ WITH target AS (
     SELECT id FROM jobs WHERE id = :id AND status = :is_running
 ),
 asked AS (
-    UPDATE active SET cancel_requested_at = now(), cancel_reason = :reason
+    UPDATE active
+    SET cancel_requested_at = now(), cancel_reason = :reason,
+        lease_until = CASE executor
+            WHEN :by_pull THEN LEAST(lease_until, now() + CAST(:heard_within AS interval))
+            ELSE lease_until END
     FROM target WHERE active.job_id = target.id AND active.cancel_requested_at IS NULL
     RETURNING active.job_id
 ),
@@ -76,7 +84,7 @@ def cancel_all(session: Session, jobs: Sequence[int], *, reason: CancelReason) -
     """Cancel at once those of *jobs* that wait or are queued; ask those that run to stop."""
     moves = cancel_waiting(session, jobs, reason=reason)
     for job in sorted(set(jobs) - {move.id for move in moves}):
-        moves += make(session, _REQUEST_CANCEL, id=job, reason=reason)
+        moves += make(session, _REQUEST_CANCEL, id=job, reason=reason, heard_within=HEARD_WITHIN)
     return moves
 
 

@@ -1,4 +1,4 @@
-"""Taking failed jobs out of the dead letters without running them again."""
+"""Dead letters: failed jobs that nobody has discarded. Holding on to them, and discarding them."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,25 @@ from sqlalchemy.orm import Session
 
 from scheduler.store.moves import run
 
-_DISCARD = text("""
-WITH target AS (
-    SELECT id FROM jobs
-    WHERE id = ANY(:jobs) AND status = :is_failed AND discarded_at IS NULL
-    ORDER BY id
-    FOR NO KEY UPDATE
-)
+_HELD = """
+SELECT id FROM jobs
+WHERE id = ANY(:jobs) AND status = :is_failed AND discarded_at IS NULL
+ORDER BY id
+FOR NO KEY UPDATE
+"""
+
+_HOLD = text(_HELD)
+
+_DISCARD = text(f"""
+WITH target AS ({_HELD})
 UPDATE jobs SET discarded_at = now() FROM target WHERE jobs.id = target.id
 RETURNING jobs.id
 """)
+
+
+def hold(session: Session, jobs: Sequence[int]) -> list[int]:
+    """Return those of *jobs* that are dead letters; they stay it until the transaction ends."""
+    return list(run(session, _HOLD, jobs=list(jobs)).scalars())
 
 
 def discard(session: Session, jobs: Sequence[int]) -> list[int]:

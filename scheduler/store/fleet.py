@@ -11,6 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from scheduler.models import Worker
+from scheduler.states import Executor
 from scheduler.store.moves import fetch, run
 
 SILENCE = timedelta(seconds=15)
@@ -28,7 +29,7 @@ class TypeSpec:
     memory_mb: int
     timeout_seconds: float
     retry_config: dict[str, Any]
-    executor: str
+    executors: tuple[Executor, ...]
     max_timeout_seconds: float | None = None
 
 
@@ -67,19 +68,20 @@ class LargestJob:
 
 _REGISTER_TYPES = text("""
 INSERT INTO job_types (name, description, payload_schema, cpu_units, memory_mb, timeout_seconds,
-                       max_timeout_seconds, retry_config, executor, registered_at)
+                       max_timeout_seconds, retry_config, executors, registered_at)
 SELECT name, description, payload_schema, cpu_units, memory_mb, timeout_seconds,
-       max_timeout_seconds, retry_config, executor, now()
+       max_timeout_seconds, retry_config,
+       ARRAY(SELECT jsonb_array_elements_text(executors)), now()
 FROM jsonb_to_recordset(CAST(:specs AS jsonb)) AS spec(
     name text, description text, payload_schema jsonb, cpu_units numeric, memory_mb bigint,
-    timeout_seconds float8, max_timeout_seconds float8, retry_config jsonb, executor text)
+    timeout_seconds float8, max_timeout_seconds float8, retry_config jsonb, executors jsonb)
 ORDER BY name
 ON CONFLICT (name) DO UPDATE
 SET description = excluded.description, payload_schema = excluded.payload_schema,
     cpu_units = excluded.cpu_units, memory_mb = excluded.memory_mb,
     timeout_seconds = excluded.timeout_seconds,
     max_timeout_seconds = excluded.max_timeout_seconds, retry_config = excluded.retry_config,
-    executor = excluded.executor, registered_at = excluded.registered_at
+    executors = excluded.executors, registered_at = excluded.registered_at
 """)
 
 _ARRIVE = text("""

@@ -5,11 +5,11 @@ from scheduler.policy.parameters import EXPECTED_DEFAULT, EXPECTED_LEAST
 JOIN_LINE = f""",
 lined AS (
     INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, tags, cpu_units,
-                       memory_mb, expected_seconds, timeout_seconds, ready_at)
+                       memory_mb, expected_seconds, timeout_seconds, ready_at, executor)
     SELECT owner_id, rank, id, type, job_class, tags, cpu_units, memory_mb,
            GREATEST({EXPECTED_LEAST.total_seconds()}, LEAST(timeout_seconds,
                COALESCE(estimated_seconds, {EXPECTED_DEFAULT.total_seconds()}))),
-           timeout_seconds, ready_at
+           timeout_seconds, ready_at, executor
     FROM moved WHERE status = :is_ready
 ),
 noted AS (

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import CursorResult, TextClause, text
 from sqlalchemy.orm import Session
 
-from scheduler.states import CancelReason, JobStatus, Outcome, sources
+from scheduler.states import CancelReason, Executor, JobStatus, Outcome, sources
 
 _TOLD = """,
 told AS (
@@ -28,7 +28,8 @@ _SOURCES: dict[str, object] = {
 }
 _OUTCOMES: dict[str, object] = {f"outcome_{outcome}": str(outcome) for outcome in Outcome}
 _REASONS: dict[str, object] = {str(reason): str(reason) for reason in CancelReason}
-_WORDS: dict[str, object] = _STATUSES | _SOURCES | _OUTCOMES | _REASONS
+_EXECUTORS: dict[str, object] = {f"by_{executor}": str(executor) for executor in Executor}
+_WORDS: dict[str, object] = _STATUSES | _SOURCES | _OUTCOMES | _REASONS | _EXECUTORS
 
 
 @dataclass(frozen=True, slots=True)

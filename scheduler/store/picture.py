@@ -25,8 +25,8 @@ from scheduler.snapshot import (
     Running,
     Snapshot,
 )
-from scheduler.states import JobClass
-from scheduler.store import durations, fleet
+from scheduler.states import Executor, JobClass
+from scheduler.store import durations, fleet, offers
 from scheduler.store.leader import Memory
 from scheduler.store.moves import fetch, run
 from scheduler.store.policy import PolicyContent, content_of, current_policy
@@ -54,7 +54,7 @@ SELECT owner_id FROM skip WHERE owner_id IS NOT NULL
 _LINE = """
 SELECT line.job_id AS id, line.owner_id, line.job_type, line.job_class, line.tags, line.rank,
        CAST(line.cpu_units AS float8) AS cpu_units, line.memory_mb, line.expected_seconds,
-       line.timeout_seconds, line.ready_at
+       line.timeout_seconds, line.ready_at, line.executor
 """
 
 _WINDOWS = text(f"""{_LINE}
@@ -78,7 +78,8 @@ CROSS JOIN LATERAL (
 
 _ACTIVE = text("""
 SELECT job_id AS id, attempt, owner_id, job_type, CAST(cpu_units AS float8) AS cpu_units,
-       memory_mb, expected_seconds, admitted_at, claimed_at AS started_at, charge, express
+       memory_mb, expected_seconds, admitted_at, claimed_at AS started_at, charge, express,
+       executor
 FROM active
 """)
 
@@ -224,6 +225,7 @@ def read_limits(
         type_starts=starts.left(policy.max_per_minute, now),
         paused_classes=policy.paused_classes,
         paused_types=policy.paused_types,
+        asks=offers.waiting(session),
     )
 
 
@@ -307,12 +309,14 @@ def _candidate(row: dict[str, Any], owner: AccountTerms, known: Known) -> Candid
         expected=expected.duration,
         waiting_since=row["ready_at"],
         spread=expected.spread,
+        executor=Executor(row["executor"]),
     )
     return under(terms, job)
 
 
 def _running(row: dict[str, Any]) -> Running:
-    return Running(expected=timedelta(seconds=row.pop("expected_seconds")), **row)
+    expected = timedelta(seconds=row.pop("expected_seconds"))
+    return Running(expected=expected, executor=Executor(row.pop("executor")), **row)
 
 
 def _owner(row: dict[str, Any], known: Known) -> Owner:

@@ -4,12 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from ulid import ULID
@@ -25,15 +23,20 @@ from scheduler.errors import (
     TimeoutTooLong,
     UnknownDependency,
     UnknownType,
+    WrongExecutor,
 )
 from scheduler.graph import find_cycle
 from scheduler.models import JobType
+from scheduler.payloads import Schemas
 from scheduler.policy.meters import rank
 from scheduler.states import Condition, Executor, JobClass
 from scheduler.store import fleet
 from scheduler.store.backlog import Limit, backlog_limits
 from scheduler.store.lines import JOIN_LINE
 from scheduler.store.moves import Move, make, run, verb
+
+UNREGISTERED_TIMEOUT = timedelta(hours=1)
+"""How long jobs of types run that pull workers run and nobody has registered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +182,7 @@ class _Intake:
         self._check_names()
         self._check_cycles()
         types = self._types()
+        self._check_executors(types)
         self._check_payloads(types)
         self._check_sizes(types)
         self._check_timeouts(types)
@@ -222,30 +226,39 @@ class _Intake:
         found = self._session.scalars(select(JobType).where(JobType.name.in_(wanted)))
         types = {job_type.name: job_type for job_type in found}
         for place, one in enumerate(self._submissions):
-            if one.type not in types:
+            if one.type in types:
+                continue
+            if one.executor is not Executor.PULL:
                 raise UnknownType(
-                    f"no worker has registered the job type {one.type!r}",
+                    f"no worker has registered the job type {one.type!r};"
+                    " a type for pull workers needs none, but executor: pull",
                     path=self._path(place, "type"),
                 )
+            types[one.type] = _unregistered(one.type)
         return types
 
-    def _check_payloads(self, types: Mapping[str, JobType]) -> None:
-        validators = {
-            name: Draft202012Validator(job_type.payload_schema)
-            for name, job_type in types.items()
-            if job_type.payload_schema
-        }
+    def _check_executors(self, types: Mapping[str, JobType]) -> None:
         for place, one in enumerate(self._submissions):
-            validator = validators.get(one.type)
-            problem = validator and best_match(validator.iter_errors(one.payload))
-            if problem:
-                field = ".".join(["payload", *map(str, problem.absolute_path)])
-                raise PayloadInvalid(problem.message, path=self._path(place, field))
+            allowed = types[one.type].executors
+            if one.executor is not None and one.executor not in allowed:
+                raise WrongExecutor(
+                    f"jobs of the type {one.type!r} are run by {' or '.join(allowed)}",
+                    path=self._path(place, "executor"),
+                )
+
+    def _check_payloads(self, types: Mapping[str, JobType]) -> None:
+        schemas = Schemas({name: job_type.payload_schema for name, job_type in types.items()})
+        for place, one in enumerate(self._submissions):
+            misfit = schemas.misfit(one.type, one.payload)
+            if misfit:
+                raise PayloadInvalid(misfit.message, path=self._path(place, misfit.path))
 
     def _check_sizes(self, types: Mapping[str, JobType]) -> None:
         largest = fleet.largest_job(self._session)
         for place, one in enumerate(self._submissions):
             job_type = types[one.type]
+            if _executor(one, job_type) is Executor.PULL:
+                continue
             cpu_units = one.cpu_units or job_type.cpu_units
             memory_mb = one.memory_mb or job_type.memory_mb
             if largest.cpu_units is not None and cpu_units > largest.cpu_units:
@@ -324,7 +337,7 @@ class _Intake:
             },
             "timeout_seconds": one.timeout_seconds or job_type.timeout_seconds,
             "estimated_seconds": one.estimated_seconds,
-            "executor": one.executor or job_type.executor,
+            "executor": _executor(one, job_type),
             "callback_url": one.callback_url,
             "start_by": one.start_by and one.start_by.isoformat(),
             "idempotency_key": one.idempotency_key,
@@ -380,6 +393,24 @@ class _Intake:
                 parents=list(parents),
                 conditions=list(conditions),
             )
+
+
+def _executor(one: Submission, job_type: JobType) -> Executor:
+    return one.executor or Executor(job_type.executors[0])
+
+
+def _unregistered(name: str) -> JobType:
+    """Return what is assumed of a type that pull workers run and nobody has registered."""
+    return JobType(
+        name=name,
+        payload_schema=None,
+        cpu_units=Decimal(1),
+        memory_mb=128,
+        timeout_seconds=UNREGISTERED_TIMEOUT.total_seconds(),
+        max_timeout_seconds=None,
+        retry_config={},
+        executors=[Executor.PULL],
+    )
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -25,6 +25,9 @@ MAX_CRASHES = 3
 TOO_MANY_CRASHES = "TooManyCrashes"
 """The error of such a job."""
 
+TIME_LIMIT = "TimeLimitExceeded"
+"""The error of an attempt that took longer than it may."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -124,7 +127,10 @@ target AS (
 claimed AS (
     UPDATE active
     SET claimed_at = now(), worker = :worker, pid = :pid,
-        lease_until = now() + CAST(:lease AS interval)
+        lease_until = now() + CASE executor
+            WHEN :by_pull THEN
+                LEAST(CAST(:lease AS interval), make_interval(secs => timeout_seconds))
+            ELSE CAST(:lease AS interval) END
     FROM target WHERE active.job_id = target.id
     RETURNING active.job_id, active.attempt, active.admitted_at
 ),
@@ -133,8 +139,10 @@ untimed AS (
     WHERE timers.fire_at = target.start_by AND timers.job_id = target.id
 ),
 tried AS (
-    INSERT INTO attempts (job_id, attempt, worker, pid, queued_at, started_at)
-    SELECT job_id, attempt, :worker, :pid, admitted_at, now() FROM claimed
+    INSERT INTO attempts (job_id, attempt, worker, pid, lease, lease_seconds, queued_at, started_at)
+    SELECT job_id, attempt, :worker, :pid, :token, EXTRACT(epoch FROM CAST(:lease AS interval)),
+           admitted_at, now()
+    FROM claimed
 ),
 moved AS (
     UPDATE jobs SET status = :is_running, started_at = now(), worker = :worker
@@ -400,11 +408,17 @@ def start(
     wanted: Sequence[tuple[int, int]],
     *,
     worker: str,
-    pid: int,
+    pid: int | None,
     lease: timedelta,
+    token: str | None = None,
 ) -> tuple[list[Claim], list[Move]]:
-    """Claim attempts for one process; those that are no longer to be run are missing."""
-    moves = make(session, _START, **_pairs(wanted), worker=worker, pid=pid, lease=lease)
+    """Claim attempts for one process; those that are no longer to be run are missing.
+
+    A pull worker has no *pid* here and shows the *token* with every report. Its lease never lasts
+    longer than the attempt may.
+    """
+    claimed_by = {"worker": worker, "pid": pid, "lease": lease, "token": token}
+    moves = make(session, _START, **_pairs(wanted), **claimed_by)
     rows = fetch(session, _CLAIMS, jobs=[move.id for move in moves])
     claims = {row["id"]: _claim(row) for row in rows}
     return [claims[job] for job in dict.fromkeys(job for job, _ in wanted) if job in claims], moves

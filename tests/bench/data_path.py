@@ -42,8 +42,9 @@ FROM generate_series(1, :jobs) AS n
 
 _LINES = """
 INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, cpu_units, memory_mb,
-                   expected_seconds, timeout_seconds, ready_at)
-SELECT owner_id, rank, id, type, job_class, cpu_units, memory_mb, 1, timeout_seconds, ready_at
+                   expected_seconds, timeout_seconds, ready_at, executor)
+SELECT owner_id, rank, id, type, job_class, cpu_units, memory_mb, 1, timeout_seconds, ready_at,
+       executor
 FROM jobs WHERE status = 'ready'
 """
 

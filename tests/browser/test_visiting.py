@@ -12,7 +12,17 @@ from tests.services import Stack
 from tests.system.client import Client
 from webapp import presentation
 
-PAGES = ("/", "/?status=failed&q=x", "/submit", "/submit?type=simulate", "/account", "/workers")
+PAGES = (
+    "/",
+    "/?status=failed&q=x",
+    "/submit",
+    "/submit?type=simulate",
+    "/account",
+    "/workers",
+    "/dead-letters",
+    "/dead-letters?q=nothing+like+that",
+    "/dead-letters?fingerprint=unknown",
+)
 JOB_ID = "a job/with a % long name that has to wrap somewhere on a small screen"
 
 AUDIT = (Path(__file__).parent / "audit.js").read_text()
@@ -47,7 +57,10 @@ def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
 
 def pages_of(person: Visitor) -> list[str]:
     ids = (quote(JOB_ID, safe=""), "poor", "later", "after", "busy")
-    return [*PAGES, *(f"/jobs/{job_id}?owner={person.name}" for job_id in ids)]
+    [group] = person.scripts.get("/dead-letters", group=1, owner=person.name)["groups"]
+    alike = f"/dead-letters?fingerprint={group['fingerprint']}&owner={person.name}"
+    edit = f"/jobs/poor/edit?owner={person.name}"
+    return [*PAGES, alike, edit, *(f"/jobs/{job_id}?owner={person.name}" for job_id in ids)]
 
 
 def test_every_page_fits_is_named_and_can_be_read_in_both_themes(olga: Visitor) -> None:

@@ -193,7 +193,10 @@ def test_a_blocked_job_whose_parents_are_done_is_about_to_get_in_line(
         (
             S.RETRYING,
             {"error_type": "ValueError", "error_message": "no"},
-            "Attempt 1 failed (ValueError: no); the next is due at 2026-01-15 12:01:00 UTC.",
+            (
+                "Its next attempt is due at 2026-01-15 12:01:00 UTC;"
+                " the last error was ValueError: no."
+            ),
         ),
         (
             S.QUEUED,

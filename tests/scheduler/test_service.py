@@ -18,11 +18,11 @@ from scheduler.errors import LeadershipLost
 from scheduler.events import LIVE_CHANNEL, Announcer, read_standing
 from scheduler.lease import Lease
 from scheduler.models import Active, JobEvent, Meter, Outbox, SchedulerLease
-from scheduler.states import Condition, JobClass, JobStatus
-from scheduler.store import admission, leader
+from scheduler.states import Condition, Executor, JobClass, JobStatus
+from scheduler.store import admission, leader, offers
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
-from tests.factories import make_submission, make_user
+from tests.factories import MINUTE, make_submission, make_user
 from tests.racing import committed, one_after_the_other
 from tests.scheduler.installation import Installation, furnish, running
 from tests.services import OwnServices, eventually
@@ -59,6 +59,41 @@ def test_a_submitted_job_is_admitted_sent_and_told_in_one_turn(
     assert message
     (move,) = json.loads(message["data"])["moves"]
     assert (move["verb"], move["job_id"], move["status"]) == ("admit", "mine", S.QUEUED)
+
+
+def test_pull_workers_are_called_whose_asks_a_turn_has_served(
+    here: Installation, redis_client: Redis
+) -> None:
+    wanted = make_submission("mine", executor=Executor.PULL, type="scan")
+    (job,) = here.submit(_user(here), wanted)
+    first, second = (
+        here.do(lambda session: offers.put_up(session, offers.Wanted(), patience=MINUTE))
+        for _ in range(2)
+    )
+    listener = redis_client.pubsub()
+    listener.subscribe(LIVE_CHANNEL)
+    assert listener.get_message(timeout=5)
+
+    turn = here.tick()
+
+    assert turn.served == (first,)
+    assert here.dispatcher.sent == []
+    assert listener.get_message(timeout=5)  # the move
+    message = listener.get_message(timeout=5)
+    assert message
+    assert json.loads(message["data"]) == {"kind": "offers", "asks": [first]}
+    assert here.do(lambda session: offers.take_down(session, first)) == (job, 1)
+    assert here.do(lambda session: offers.take_down(session, second)) is None
+
+
+def test_a_job_that_is_cancelled_while_it_is_decided_calls_nobody(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.submit(_user(here), make_submission("mine", executor=Executor.PULL, type="scan"))
+    here.do(lambda session: offers.put_up(session, offers.Wanted(), patience=MINUTE))
+    monkeypatch.setattr(admission, "admit", lambda *_, **__: [])
+
+    assert here.tick().served == ()
 
 
 def test_a_turn_with_nothing_to_do_does_nothing(here: Installation) -> None:

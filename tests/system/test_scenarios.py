@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.services import Services, Stack
@@ -225,6 +226,23 @@ def test_scenario_5_failures_are_retried_as_told_and_end_as_dead_letters(
     for name in ("child_of_hopeless", "grandchild_of_hopeless"):
         assert jobs[name]["reason"] == "dependency_failed"
         assert jobs[name]["started_at"] is None
+    assert dead_letters_among(admin, jobs) == {"too_slow", "hopeless", "not_retryable"}
+
+    answer = admin.call(
+        "POST",
+        "/dead-letters/retry",
+        json={"job_ids": ["hopeless"], "payload": {"fail_attempts": 0}},
+    )
+
+    assert answer.json()["retried"] == 1
+    for name in ("hopeless", "child_of_hopeless", "grandchild_of_hopeless"):
+        assert admin.wait_for(name, "completed")["reason"] is None
+    assert dead_letters_among(admin, jobs) == {"too_slow", "not_retryable"}
+
+
+def dead_letters_among(admin: Client, jobs: Iterable[str]) -> set[str]:
+    """Return which of these jobs are dead letters; other scenarios left some of their own."""
+    return {letter["job_id"] for letter in admin.get("/dead-letters")["jobs"]} & set(jobs)
 
 
 def pauses(tries: list[Body]) -> list[float]:
@@ -258,6 +276,30 @@ def test_scenario_6_a_circle_is_named_and_nothing_is_stored(
     assert problem["cycle"] == ["job_a", "job_c", "job_b", "job_a"]
     assert admin.get("/jobs", owner=admin.username)["jobs"] == []
     assert story() == []
+
+
+def test_scenario_8_a_client_of_the_simple_queue_protocol_is_served(
+    stack: Stack, admin: Client
+) -> None:
+    """The client knows an address, a name and a password, and nothing of tokens."""
+    (path,) = SCENARIOS.glob("8-*.json")
+    steps = json.loads(path.read_text())["steps"]
+    token = admin.call("POST", "/tokens", json={"name": "q", "scopes": ["read", "submit", "work"]})
+    with httpx.Client(base_url=stack.url, auth=("queue", token.json()["token"])) as client:
+
+        def call(step: Mapping[str, Any]) -> httpx.Response:
+            method, _, target = step["call"].partition(" ")
+            return client.request(method, target, json=step.get("body"))
+
+        submit, again, take, take_more, complete = steps
+        job = {**submit["body"], "state": "submitted"}
+        assert call(submit).json() == job
+        assert call(again).json() == job
+        assert client.get("/simplequeue/jobs").json() == [job]
+        assert call(take).json() == {**job, "state": "running"}
+        assert call(take_more).status_code == 404
+        assert call(complete).json() == {**job, "state": "succeeded"}
+        assert client.get("/simplequeue/jobs").json() == [{**job, "state": "succeeded"}]
 
 
 @pytest.mark.parametrize("processes", [1, 4])

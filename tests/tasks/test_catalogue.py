@@ -2,7 +2,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from scheduler import retry
-from tasks.catalogue import Catalogue, JobKind, Payload, Timed, job_type
+from scheduler.states import Executor
+from tasks.catalogue import Catalogue, JobKind, Payload, Timed, job_type, pull_type
 
 
 class Greeting(Timed):
@@ -23,6 +24,19 @@ def test_a_registered_handler_is_found_by_its_name_and_stays_a_function() -> Non
     assert kind.handler is greet is handler
     assert kind.timeout_seconds == 5
     assert catalogue.get("other") is None
+
+
+def test_a_type_for_pull_workers_has_a_payload_and_nothing_to_run() -> None:
+    catalogue = Catalogue()
+
+    pull_type("scan", payload=Greeting, catalogue=catalogue, timeout_seconds=5)
+
+    kind = catalogue.get("scan")
+    assert kind is not None
+    assert (kind.executors, kind.timeout_seconds) == ((Executor.PULL,), 5)
+    assert kind.payload_schema["title"] == "Greeting"
+    with pytest.raises(LookupError, match="pull workers"):
+        kind.handler(None, Greeting())
 
 
 def test_two_types_of_one_name_are_refused() -> None:
@@ -76,6 +90,7 @@ def test_retry_settings_that_are_not_named_are_the_usual_ones() -> None:
         ({"cpu_units": 0}, "above 0"),
         ({"timeout_seconds": -1}, "above 0"),
         ({"memory_mb": 0}, "above 0"),
+        ({"executors": ()}, "somebody has to run"),
     ],
 )
 def test_senseless_defaults_are_refused(defaults: dict[str, object], complaint: str) -> None:

@@ -17,7 +17,7 @@ from scheduler import retry
 from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.events import WAKE_KEY
 from scheduler.models import JobType, Worker
-from scheduler.states import JobStatus
+from scheduler.states import Executor, JobStatus
 from scheduler.store import work
 from scheduler.store.cancellation import cancel
 from scheduler.store.fleet import TypeSpec, WorkerOffer
@@ -27,7 +27,7 @@ from tasks.watcher import LEASE
 from tests.tasks.conftest import Jobs, Wanted
 
 NAME = "w1@test"
-SPEC = TypeSpec("simulate", "", None, 1, 128, 60, dict(retry.DEFAULTS), "celery")
+SPEC = TypeSpec("simulate", "", None, 1, 128, 60, dict(retry.DEFAULTS), (Executor.CELERY,))
 ALIVE, OTHER = 70_001, 70_002
 
 

@@ -57,6 +57,8 @@ SIGNED_IN = (401, 200, 200, 200, 200, 200, 403)
 ONE_JOB = (401, 404, 200, 404, 200, 200, 403)
 OPERATORS = (401, 403, 403, 403, 200, 200, 403)
 ADMINS = (401, 403, 403, 403, 403, 200, 403)
+NOT_THE_LEASE = (401, 403, 409, 404, 409, 409, 403)
+NONE_TO_TAKE = (401, 403, 404, 404, 404, 404, 403)
 READERS = "owner operator admin"
 JOB = "/jobs/{job}"
 JOB_RULE = "/jobs/<job_id:job_id>"
@@ -65,6 +67,7 @@ SCHEDULE = {"name": "new-{asker}", "cron": "30 2 * * *", "template": {"type": "s
 SIMULATE = {"type": "simulate"}
 USER = {"username": "new-{asker}", "password": "long enough"}
 TOKEN = {"name": "x", "scopes": ["read"]}
+LETTERS = {"job_ids": [f"{MARK}-{{asker}}-failed"]}
 
 # Routes of the contract are asked with a token.
 ROUTES = (
@@ -81,6 +84,28 @@ ROUTES = (
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
     Row("PATCH", f"{JOB_RULE}/cancel", (401, 403, 200, 404, 200, 200, 403), READERS),
+    Row("POST", f"{JOB_RULE}/retry", (401, 403, 409, 404, 409, 409, 403)),
+    Row("POST", "/jobs/next", (401, 403, 204, 204, 204, 204, 403), body={"worker": "w"}),
+    Row("POST", f"{JOB_RULE}/heartbeat", NOT_THE_LEASE, body={"lease": "x"}),
+    Row("POST", f"{JOB_RULE}/complete", NOT_THE_LEASE, body={"lease": "x", "status": "completed"}),
+    Row("GET", "/simplequeue/jobs", SIGNED_IN),
+    Row("GET", "/simplequeue/jobs/next", NONE_TO_TAKE),
+    Row("GET", "/simplequeue/jobs/<job_id:job_id>", (401, 404, 404, 404, 404, 404, 403)),
+    Row(
+        "POST",
+        "/simplequeue/jobs/submit",
+        (401, 403, 201, 201, 201, 201, 403),
+        body={"jobId": "new"},
+    ),
+    Row(
+        "POST",
+        "/simplequeue/jobs/complete",
+        NONE_TO_TAKE,
+        body={"jobId": f"{MARK}-{{asker}}", "status": "failed"},
+    ),
+    Row("GET", "/dead-letters", SIGNED_IN, READERS),
+    Row("POST", "/dead-letters/retry", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
+    Row("POST", "/dead-letters/discard", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
     Row("GET", "/schedules", SIGNED_IN, READERS),
     Row("POST", "/schedules", (401, 403, 201, 201, 201, 201, 403), body=SCHEDULE),
     Row("GET", SCHEDULE_RULE, ONE_JOB, READERS),
@@ -118,6 +143,9 @@ ROUTES = (
     Row("GET", "/stats", SIGNED_IN),
 )
 
+EDIT_RULE = f"{JOB_RULE}/edit"
+EDIT = f"{JOB_RULE}-failed/edit"
+
 # Pages are asked with a session; the scopeless one has a token, which pages do not take.
 DOOR = 302
 PAGES = (
@@ -135,6 +163,20 @@ PAGES = (
         path="/submit?type=simulate",
     ),
     Row("POST", f"{JOB_RULE}/cancel", (DOOR, 403, 302, 404, 302, 302, DOOR), form={}),
+    Row(
+        "POST",
+        "/dead-letters",
+        (DOOR, 403, 302, 404, 302, 302, DOOR),
+        form={"action": "discard", "job_id": f"{MARK}-{{asker}}-failed"},
+    ),
+    Row("GET", EDIT_RULE, (DOOR, 403, 200, 404, 200, 200, DOOR), READERS, path=EDIT),
+    Row(
+        "POST",
+        EDIT_RULE,
+        (DOOR, 403, 302, 404, 302, 302, DOOR),
+        form={"payload": "{}"},
+        path=EDIT,
+    ),
     Row("GET", "/account", (DOOR, 200, 200, 200, 200, 200, DOOR)),
     Row("POST", "/account/tokens", (DOOR, 201, 201, 201, 201, 201, DOOR), form=TOKEN),
     Row(
@@ -148,7 +190,7 @@ PAGES = (
 
 @dataclass
 class Scene:
-    """A job, a schedule of its name, a token, and somebody who asks."""
+    """A running job, a schedule of its name, a failed job of nearly it, a token, and who asks."""
 
     job: str
     token: int
@@ -164,6 +206,7 @@ def scene(app: Flask, store: Session) -> Callable[..., Scene]:
     def make(asker: str, *, by_session: bool) -> Scene:
         owner = people["owner"]
         job = make_job(store, owner, JobStatus.RUNNING, job_id=f"{MARK}-{asker}")
+        make_job(store, owner, JobStatus.FAILED, job_id=f"{job.job_id}-failed")
         store.add(
             JobLog(job_id=job.id, attempt=1, at=NOON, level="info", message=f"{MARK} wrote this")
         )
@@ -231,7 +274,8 @@ def test_each_route_answers_each_asker(row: Row, scene: Callable[..., Scene]) ->
 def test_each_page_answers_each_asker(row: Row, scene: Callable[..., Scene]) -> None:
     for asker, expected in zip(ASKERS, row.answers, strict=True):
         there = scene(asker, by_session=True)
-        form = None if row.form is None else row.form | {"csrf_token": there.person.csrf}
+        token = {"csrf_token": there.person.csrf}
+        form = None if row.form is None else filled(row.form, asker) | token
 
         answer = there.person.ask(
             row.method, path_of(row, there), data=form, headers={"Accept": "text/html"}
@@ -263,6 +307,8 @@ def path_of(row: Row, there: Scene) -> str:
 def filled(body: Any, asker: str) -> Any:
     if isinstance(body, dict):
         return {key: filled(value, asker) for key, value in body.items()}
+    if isinstance(body, list):
+        return [filled(value, asker) for value in body]
     return body.replace("{asker}", asker) if isinstance(body, str) else body
 
 

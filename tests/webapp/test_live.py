@@ -17,6 +17,7 @@ from tests.webapp.conftest import MakePerson, Person, add_token
 from webapp.extensions import socketio
 from webapp.live import REPLAY_LIMIT, REPLAY_OVERLAP, relay_of
 from webapp.relay import Relay
+from webapp.services import services_of
 
 Listen = Callable[..., SocketIOTestClient]
 
@@ -93,6 +94,15 @@ def test_a_session_or_a_token_that_may_read_is_let_in(
     assert let_in == dict.fromkeys(secrets, False) | {"good": True}
     assert by_session.is_connected()
     assert by_header.is_connected()
+
+
+def test_pull_workers_are_called_that_wait_in_this_process(app: Flask, relay: Relay) -> None:
+    desk = services_of(app).desk
+    with desk.expecting(7) as seventh, desk.expecting(8) as eighth:
+        relay.take(json.dumps({"kind": "offers", "asks": [6, 7]}), now=0)
+
+        assert seventh.is_set()
+        assert not eighth.is_set()
 
 
 def test_changes_reach_their_owner_and_operators_who_asked_and_nobody_else(

@@ -34,7 +34,7 @@ def stack(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def web(stack: Stack) -> Iterator[httpx.Client]:
     """Scripts of the administrator; a server that the test stopped is started again."""
     with httpx.Client(base_url=stack.url, timeout=30) as client:
-        body = {"name": "tests", "scopes": ["read", "submit"]}
+        body = {"name": "tests", "scopes": ["read", "submit", "work"]}
         token = client.post("/tokens", json=body, auth=ADMIN).json()["token"]
         client.headers["Authorization"] = f"Bearer {token}"
         yield client
@@ -109,6 +109,25 @@ def test_a_stop_lets_requests_finish_and_takes_no_more(web: httpx.Client, stack:
     eventually(lambda: not stack.is_running("web"), within=10)
     assert time.monotonic() - began < 5
     assert "web server stopped" in stack.log("web")
+
+
+def test_a_stop_lets_go_of_who_waits_for_a_job(web: httpx.Client, stack: Stack) -> None:
+    asked = {"worker": "w", "wait_seconds": 60}
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(web.post, "/jobs/next", json=asked, timeout=60)
+        eventually(lambda: asks(stack) == 1)
+
+        os.kill(stack.pid("web"), signal.SIGTERM)
+
+        assert asking.result().status_code == 204
+    assert asks(stack) == 0
+    eventually(lambda: not stack.is_running("web"), within=10)
+
+
+def asks(stack: Stack) -> int:
+    with psycopg.connect(stack.database_url) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM asks").fetchone() or (0,)
+    return int(count)
 
 
 def waiting_for_locks(stack: Stack) -> int:

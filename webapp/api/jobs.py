@@ -1,4 +1,4 @@
-"""Submitting, listing, reading and cancelling jobs."""
+"""Submitting, listing, reading and cancelling jobs, and running them again."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from scheduler import clock
 from scheduler.models import Job
 from scheduler.states import JobClass, JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
+from scheduler.store.revival import run_again
 from webapp import access, queries, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
@@ -30,7 +31,7 @@ from webapp.schemas import (
 )
 from webapp.services import services
 from webapp.submitting import Intake, finish, take_in
-from webapp.views.jobs import job_page
+from webapp.views.jobs import job_page, retried
 
 BATCH_BODY_LIMIT = 32 * 1024 * 1024
 
@@ -151,6 +152,34 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     session.refresh(job)
     if not moves and is_final(JobStatus(job.status)):
         raise Problem("not_cancellable", f"The job is {job.status}.")
+    answered = _one(job)
+    finish(moves)
+    return answer(answered)
+
+
+@bp.route_of(
+    "POST",
+    "/jobs/<job_id:job_id>/retry",
+    summary="Run a failed or cancelled job again",
+    scope=Scope.SUBMIT,
+    role=Role.USER,
+    answers={200: JobAnswer},
+    query=OwnerQuery,
+    refuses=("not_retryable", "ambiguous_job_id"),
+)
+def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
+    """With fresh attempts, at the end of its owner's line; what was cancelled with it follows.
+
+    A form is led back to where its button was.
+    """
+    session = db.session()
+    job = access.find_job(access.require(), job_id, query.owner)
+    moves = run_again(session, [job.id])
+    session.refresh(job)
+    if prefers_html():
+        return retried(job, moves)
+    if not moves:
+        raise Problem("not_retryable", f"The job is {job.status}.")
     answered = _one(job)
     finish(moves)
     return answer(answered)

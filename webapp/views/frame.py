@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 
 from scheduler import clock
 from scheduler.states import Role
-from webapp import access, live_messages
+from webapp import access, dead_letters, live_messages
 from webapp.access import Account
 from webapp.extensions import db
 from webapp.views import reads
@@ -22,6 +22,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 THEMES = ("light", "dark", "system")
 THEME_COOKIE = "theme"
+
+LETTERS_COUNTED = 99
+"""How far dead letters are counted beside their entry in the navigation of every page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ def furnish(state: BlueprintSetupState) -> None:
         now=_now,
         last_seq=_last_seq,
         recent_notifications=_notes,
+        dead_letter_count=_dead_letter_count,
         is_operator=lambda: _has_role(Role.OPERATOR),
         may_submit=lambda: _has_role(Role.USER),
         job_url=job_url,
@@ -131,6 +135,18 @@ def _notes() -> list[Note]:
         return []
     notes = [_note(finish) for finish in reads.recent_finishes(db.session(), account.id)]
     return [note for note in notes if note is not None]
+
+
+def _dead_letter_count() -> str:
+    """Say how many dead letters the reader may see; nothing if there are none."""
+    account = access.caller()
+    if account is None:
+        return ""
+    visible, anything = access.visible_jobs(account), dead_letters.Filter()
+    number = dead_letters.count(db.session(), visible, anything, limit=LETTERS_COUNTED + 1)
+    if number > LETTERS_COUNTED:
+        return f"{LETTERS_COUNTED}+"
+    return str(number or "")
 
 
 def _note(finish: reads.Finish) -> Note | None:

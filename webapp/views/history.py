@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.models import Attempt, JobEvent
-from scheduler.states import JobStatus
+from scheduler.states import JobStatus, Outcome
 from webapp import presentation, serialise
 
 
@@ -48,10 +48,15 @@ def average_cpu_units(tries: Sequence[Attempt]) -> float | None:
 
 
 def peak_memory_mb(tries: Sequence[Attempt]) -> float | None:
-    """Return the most memory any attempt held."""
+    """Return the most memory any attempt took beyond what its process held before."""
     return max(
         (one.peak_memory_mb for one in tries if one.peak_memory_mb is not None), default=None
     )
+
+
+def was_put_off(tries: Sequence[Attempt]) -> bool:
+    """Tell whether the last attempt was put off by its own handler."""
+    return bool(tries) and tries[-1].outcome == Outcome.SNOOZED
 
 
 def submission_of(job: Mapping[str, Any]) -> dict[str, Any]:

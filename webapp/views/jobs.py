@@ -1,5 +1,6 @@
-"""The Jobs page, a job's own page, submitting and cancelling by form."""
+"""The Jobs page, a job's own page, submitting, cancelling and retrying by form."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import (
@@ -18,7 +19,9 @@ from scheduler.errors import SubmissionRefused
 from scheduler.models import Job, JobType
 from scheduler.states import JobStatus, Role
 from scheduler.store import cancellation
-from webapp import access, presentation, queries
+from scheduler.store.moves import Move
+from webapp import access, dead_letters, presentation, queries
+from webapp.access import Account
 from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.forms import JobForm
@@ -48,13 +51,16 @@ def index() -> ResponseReturnValue:
 
 def job_page(job: Job) -> Response:
     """Show everything known about one job the reader may see."""
-    frame.reader()
+    account = frame.reader()
     session, now = db.session(), clock.now()
     view = queries.one_job(session, services().redis, job)
     shown = listing.jobs_to_json([view])[0]
     tries = queries.attempts(session, job)
     moves, _ = queries.events(session, job, limit=EVENTS_SHOWN)
     around: dict[str, Any] = {
+        "dead_letter": _dead_letter(account, job),
+        "was_put_off": history.was_put_off(tries),
+        "attempts_used": job.attempt - job.attempts_forgiven,
         "attempts": [history.attempt(one, now) for one in tries],
         "logs": reads.last_logs(session, job, limit=LOGS_SHOWN),
         "logs_shown": LOGS_SHOWN,
@@ -117,8 +123,40 @@ def cancel(job_id: str) -> ResponseReturnValue:
     session.refresh(job)
     _flash_outcome(job, asked=bool(moves))
     finish(moves)
-    back = frame.job_url({"job_id": job_id, "owner": request.args.get("owner")})
-    return redirect(frame.safe_target(request.form.get("next") or back))
+    return _back_from(job)
+
+
+def retried(job: Job, moves: Sequence[Move]) -> Response:
+    """Commit a retry that a form asked for, say what became of it, and go back."""
+    if not moves:
+        flash(f"{job.job_id} is {job.status}: there is nothing to retry.", "error")
+    elif job.status == JobStatus.BLOCKED:
+        flash(f"{job.job_id} runs again when what it waits for is done.")
+    else:
+        flash(f"{job.job_id} runs again as soon as its turn comes.")
+    finish(moves)
+    return _back_from(job)
+
+
+def _back_from(job: Job) -> Response:
+    """Lead back to where the button of a form was, or else to the job."""
+    back = frame.job_url({"job_id": job.job_id, "owner": request.args.get("owner")})
+    return make_response(redirect(frame.safe_target(request.form.get("next") or back)))
+
+
+def _dead_letter(account: Account, job: Job) -> dict[str, Any] | None:
+    """Return what is told of a failed job beside its error: how many others are alike."""
+    if job.status != JobStatus.FAILED:
+        return None
+    alike = dead_letters.Filter(fingerprint=job.error_fingerprint)
+    visible, most = access.visible_jobs(account), reads.COUNT_LIMIT
+    others = dead_letters.count(db.session(), visible, alike, limit=most + 2) - 1
+    return {
+        "fingerprint": job.error_fingerprint,
+        "discarded_at": job.discarded_at,
+        "others": min(others, most),
+        "are_more": others > most,
+    }
 
 
 def _flash_outcome(job: Job, *, asked: bool) -> None:

@@ -131,7 +131,8 @@ def jobs_to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
     """Return jobs as the JSON side answers them, with what only pages say beside."""
     now = clock.now()
     return [
-        serialise.job_to_json(view, now=now) | {"reason_job_id": view.job.reason_job_id}
+        serialise.job_to_json(view, now=now)
+        | {"reason_job_id": view.job.reason_job_id, "due_at": view.job.due_at}
         for view in views
     ]
 

@@ -93,12 +93,6 @@ def cancel_is_asked(session: Session, job: Job) -> bool:
     return session.scalar(asked) is not None
 
 
-def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
-    """Return the names of accounts."""
-    rows = session.execute(select(User.id, User.username).where(User.id.in_(ids)))
-    return dict(rows.all())
-
-
 def moves_since(
     session: Session, owner_id: int | None, seq: int, *, limit: int
 ) -> list[dict[str, Any]]:
@@ -151,18 +145,6 @@ def queue_bodies(
     }
 
 
-def reserved(session: Session) -> dict[str, Any]:
-    """Return what admitted and running jobs hold together."""
-    cpu_units, memory_mb, slots = session.execute(
-        select(
-            func.coalesce(func.sum(Active.cpu_units), 0),
-            func.coalesce(func.sum(Active.memory_mb), 0),
-            func.count(),
-        )
-    ).one()
-    return {"cpu_units": float(cpu_units), "memory_mb": int(memory_mb), "slots": slots}
-
-
 def depths(session: Session) -> dict[str, int]:
     """Return how many jobs could start now, by class."""
     rows = session.execute(select(Ready.job_class, func.count()).group_by(Ready.job_class))
@@ -176,7 +158,7 @@ def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
     return {
         "at": to_rfc3339(now),
         "capacity": figures.offer(fleet.capacity(session)),
-        "reserved": reserved(session),
+        "reserved": figures.reserved(session),
         "depths": depths(session),
         "workers": [
             {

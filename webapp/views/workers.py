@@ -9,7 +9,7 @@ from scheduler.states import Role
 from scheduler.store import fleet
 from webapp import access, figures, queries
 from webapp.extensions import db
-from webapp.views import frame, reads
+from webapp.views import frame
 
 bp = Blueprint("workers", __name__)
 
@@ -36,5 +36,5 @@ def _overview(session: Session) -> dict[str, Any]:
         ],
         "live": len(live),
         "capacity": figures.offer(fleet.capacity(session)),
-        "reserved": reads.reserved(session),
+        "reserved": figures.reserved(session),
     }

@@ -20,7 +20,7 @@ from scheduler.snapshot import (
     Running,
     Snapshot,
 )
-from scheduler.states import DEFAULT_LEVEL, JobClass
+from scheduler.states import DEFAULT_LEVEL, Executor, JobClass
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 EIGHT = Resources(8, 4096, 64)  # more worker processes than jobs that fit
@@ -41,6 +41,7 @@ def job(
     job_type: str = "simulate",
     ready_at: datetime = NOON,
     level: int | None = None,
+    executor: Executor = Executor.CELERY,
 ) -> Candidate:
     if level is None:
         level = DEFAULT_LEVEL[job_class]
@@ -54,6 +55,7 @@ def job(
         memory_mb=memory,
         expected=seconds(expected),
         waiting_since=ready_at,
+        executor=executor,
     )
 
 
@@ -68,6 +70,7 @@ def running(
     started_at: datetime | None = NOON,
     charge: float | None = None,
     express: bool = False,
+    executor: Executor = Executor.CELERY,
 ) -> Running:
     if charge is None:
         charge = max(cpu / 8, memory / 4096) * expected
@@ -83,6 +86,7 @@ def running(
         started_at=started_at,
         charge=charge,
         express=express,
+        executor=executor,
     )
 
 
@@ -210,6 +214,7 @@ class Machine:
                 started_at=self.now,
                 charge=admission.charge,
                 express=admission.express,
+                executor=done.executor,
             )
         self.accounts.update((account.owner_id, account) for account in decided.accounts)
         self.clock, self.reservation = decided.clock, decided.reservation

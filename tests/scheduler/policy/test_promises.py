@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -16,6 +17,7 @@ from scheduler.policy.reasons import Hold, HoldCode, sentence
 from scheduler.snapshot import (
     NOTHING,
     Account,
+    Ask,
     Candidate,
     Caps,
     Clock,
@@ -26,13 +28,14 @@ from scheduler.snapshot import (
     Running,
     Snapshot,
 )
-from scheduler.states import JobClass, class_of
+from scheduler.states import Executor, JobClass, class_of
 from tests.scheduler.policy.machine import NOON, job, running, seconds
 
 OWNERS, GROUPS, TYPES = (1, 2, 3, 4), (1, 2), ("email", "report", "export")
 AGES = (0, 0, 1, 10, 31, 700, 4000, 22000)
 SIZES, MEMORIES = (0.1, 0.5, 1, 1, 2, 4, 6), (16, 128, 128, 512, 2048)
 DURATIONS = (0.2, 1, 5, 20, 300)
+EXECUTORS = (Executor.CELERY, Executor.CELERY, Executor.PULL)
 SOME = settings(max_examples=100, deadline=None)
 
 
@@ -48,6 +51,7 @@ def some_job(random: Random, job_id: int) -> Candidate:
         expected=random.choice(DURATIONS),
         job_type=random.choice(TYPES),
         ready_at=NOON - seconds(random.choice(AGES)),
+        executor=random.choice(EXECUTORS),
     )
 
 
@@ -61,6 +65,7 @@ def some_running(random: Random, job_id: int) -> Running:
         job_type=random.choice(TYPES),
         started_at=random.choice([None, NOON - seconds(random.choice(AGES))]),
         express=random.choice([True, False]),
+        executor=random.choice(EXECUTORS),
     )
 
 
@@ -89,6 +94,11 @@ def some_account(random: Random, owner: int) -> Account:
     )
 
 
+def some_ask(random: Random, ask_id: int) -> Ask:
+    types = frozenset(random.sample(TYPES, random.randint(1, 2)))
+    return Ask(ask_id, random.choice([None, types]), random.choice([None, None, *OWNERS]))
+
+
 def some_limits(random: Random) -> Limits:
     capacity = Resources(
         random.choice([2, 8, 16.5]), random.choice([1024, 4096]), random.randint(0, 24)
@@ -99,6 +109,7 @@ def some_limits(random: Random) -> Limits:
         type_starts={name: random.randint(0, 3) for name in random.sample(TYPES, 1)},
         paused_classes=frozenset(random.sample(list(JobClass), random.choice([0, 0, 1]))),
         paused_types=frozenset(random.sample(TYPES, random.choice([0, 0, 1]))),
+        asks=tuple(some_ask(random, i) for i in range(random.choice([0, 1, 3, 9]))),
     )
 
 
@@ -135,7 +146,13 @@ def what_fits(jobs: list[Running], limits: Limits) -> tuple[Running, ...]:
     """As many of the jobs as the machine has room for."""
     capacity = limits.capacity or NOTHING
     counts = range(len(jobs), -1, -1)
-    return tuple(next(jobs[:n] for n in counts if n == 0 or capacity.covers(total(jobs[:n]))))
+    return tuple(
+        next(jobs[:n] for n in counts if capacity.covers(total(on_machine(jobs[:n]))) or n == 0)
+    )
+
+
+def on_machine(jobs: Iterable[Candidate | Running]) -> list[Candidate | Running]:
+    return [each for each in jobs if each.executor is Executor.CELERY]
 
 
 snapshots = st.builds(
@@ -159,6 +176,8 @@ class After:
         self.admitted = [by_id[admission.id] for admission in made.admissions]
         self.left = [each for each in seen.candidates if each not in self.admitted]
         self.busy: list[Candidate | Running] = [*seen.running, *self.admitted]
+        taken = {admission.ask for admission in made.admissions}
+        self.asks = [each for each in seen.limits.asks if each.id not in taken]
 
     def of_owner(self, owner: int) -> list[Candidate | Running]:
         return [each for each in self.busy if each.owner_id == owner]
@@ -174,7 +193,15 @@ class After:
         return sum(each.job_type == job_type for each in self.admitted)
 
     def has_room(self, waiting: Candidate) -> bool:
-        return (self.seen.limits.capacity or NOTHING).covers(total([*self.busy, waiting]))
+        if waiting.executor is Executor.PULL:
+            return is_asked_for(waiting, self.asks)
+        busy = on_machine(self.busy)
+        return (self.seen.limits.capacity or NOTHING).covers(total([*busy, waiting]))
+
+    def could_ever_run(self, waiting: Candidate) -> bool:
+        if waiting.executor is Executor.PULL:
+            return is_asked_for(waiting, self.seen.limits.asks)
+        return (self.seen.limits.capacity or NOTHING).covers(waiting.need)
 
     def is_capped(self, waiting: Candidate) -> bool:
         account = self.seen.accounts[waiting.owner_id]
@@ -201,12 +228,20 @@ class After:
             for each in self.left
             if each.owner_id == waiting.owner_id
             and not self.is_paused(each)
-            and (self.seen.limits.capacity or NOTHING).covers(each.need)
+            and self.could_ever_run(each)
         ]
         first = min(in_line, key=standing, default=None)
         if first is None or not self.is_capped(first):
             return False
         return self.seen.now - first.waiting_since >= CAPPED_PATIENCE
+
+
+def is_asked_for(waiting: Candidate, asks: Iterable[Ask]) -> bool:
+    return any(
+        (ask.types is None or waiting.job_type in ask.types)
+        and ask.owner_id in {None, waiting.owner_id}
+        for ask in asks
+    )
 
 
 def under(caps: Caps, jobs: list[Candidate | Running]) -> bool:
@@ -223,7 +258,7 @@ def under(caps: Caps, jobs: list[Candidate | Running]) -> bool:
 def test_no_plan_exceeds_the_machine_or_a_cap(seen: Snapshot) -> None:
     after = After(seen, plan(seen))
 
-    assert (seen.limits.capacity or NOTHING).covers(total(after.busy))
+    assert (seen.limits.capacity or NOTHING).covers(total(on_machine(after.busy)))
     for owner in {each.owner_id for each in after.admitted}:
         account = seen.accounts[owner]
         assert under(account.caps, after.of_owner(owner))
@@ -253,7 +288,8 @@ def test_jobs_of_a_user_alike_in_size_and_class_start_in_order(seen: Snapshot) -
     place = {job_id: index for index, job_id in enumerate(made.order)}
     alike = defaultdict(list)
     for each in sorted(seen.candidates, key=standing):
-        shape = (each.owner_id, each.job_type, each.cpu_units, each.memory_mb, each.job_class)
+        size = (each.cpu_units, each.memory_mb)
+        shape = (each.owner_id, each.job_type, size, each.job_class, each.executor)
         alike[shape].append(each.id)
 
     for series in alike.values():
@@ -268,8 +304,8 @@ def test_without_a_reservation_nothing_that_fits_and_is_allowed_waits(seen: Snap
     made = plan(seen)
     after = After(seen, made)
 
-    if made.reservation is None:
-        for waiting in after.left:
+    for waiting in after.left:
+        if made.reservation is None or waiting.executor is Executor.PULL:
             assert (
                 not after.has_room(waiting)
                 or after.is_paused(waiting)
@@ -295,16 +331,36 @@ def test_every_job_passed_over_has_one_reason_and_it_is_true(seen: Snapshot) -> 
 
 
 def is_true(hold: Hold, waiting: Candidate, after: After) -> bool:
-    capacity = after.seen.limits.capacity or NOTHING
+    is_pull = waiting.executor is Executor.PULL
+    nobody = not (after.has_room(waiting) if is_pull else after.could_ever_run(waiting))
     truth = {
         HoldCode.PAUSED: after.is_paused(waiting),
-        HoldCode.NO_WORKER: not capacity.covers(waiting.need),
+        HoldCode.NO_WORKER: nobody,
         HoldCode.TYPE_CAP: after.is_capped(waiting),
         HoldCode.USER_CAP: after.is_capped(waiting) or after.waits_behind_its_owners_first(waiting),
-        HoldCode.RESOURCES: hold.kept_for is not None or not after.has_room(waiting),
+        HoldCode.RESOURCES: (hold.kept_for is not None or not after.has_room(waiting))
+        and not is_pull,
         HoldCode.TURN: hold.before > 0,
     }
     return truth[hold.code]
+
+
+@SOME
+@given(snapshots)
+def test_every_pull_worker_is_given_one_job_at_most_and_one_it_asked_for(seen: Snapshot) -> None:
+    made = plan(seen)
+    jobs = {each.id: each for each in seen.candidates}
+    asks = {each.id: each for each in seen.limits.asks}
+
+    given_to = [admission.ask for admission in made.admissions if admission.ask is not None]
+    assert len(given_to) == len(set(given_to))
+    for admission in made.admissions:
+        job = jobs[admission.id]
+        assert (admission.ask is not None) == (job.executor is Executor.PULL)
+        if admission.ask is not None:
+            ask = asks[admission.ask]
+            assert ask.types is None or job.job_type in ask.types
+            assert ask.owner_id in {None, job.owner_id}
 
 
 @SOME
@@ -333,7 +389,7 @@ def test_a_plan_depends_on_what_is_known_not_on_its_order(seen: Snapshot, random
         groups=dict(shuffled(seen.groups.items())),
         clock=seen.clock,
         reservation=seen.reservation,
-        limits=seen.limits,
+        limits=replace(seen.limits, asks=tuple(shuffled(seen.limits.asks))),
     )
 
     assert plan(seen) == plan(seen)

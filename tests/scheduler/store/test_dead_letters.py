@@ -1,11 +1,11 @@
-"""Taking jobs out of the dead letters, and running them again with other payloads."""
+"""Holding dead letters, taking jobs out of them, and running them again with other payloads."""
 
 import pytest
 from sqlalchemy.orm import Session
 
 from scheduler.models import Job
 from scheduler.states import JobStatus
-from scheduler.store.dead_letters import discard
+from scheduler.store.dead_letters import discard, hold
 from scheduler.store.revival import run_again
 from tests.factories import NOON, make_job, make_user
 
@@ -14,6 +14,16 @@ S = JobStatus
 
 def _look(session: Session, job: Job) -> Job:
     return session.get_one(Job, job.id, populate_existing=True)
+
+
+def test_dead_letters_are_held_and_nothing_else_is(session: Session) -> None:
+    owner = make_user(session)
+    jobs = {status: make_job(session, owner, status) for status in S}
+    away = make_job(session, owner, S.FAILED, discarded_at=NOON)
+
+    held = hold(session, [away.id, *(job.id for job in jobs.values())])
+
+    assert held == [jobs[S.FAILED].id]
 
 
 def test_a_discarded_job_stays_failed(session: Session) -> None:

@@ -402,6 +402,46 @@ def test_a_parent_settled_while_its_child_is_run_again_is_not_waited_for(
     assert (move.id, move.verb, move.status) == (child, "release", S.READY)
 
 
+def test_a_child_its_owner_cancels_meanwhile_is_not_cancelled_again(
+    committed_engine: Engine,
+) -> None:
+    def make(session: Session) -> tuple[int, int]:
+        owner = make_user(session)
+        parent = make_job(session, owner, S.FAILED)
+        child = make_job(session, owner, S.BLOCKED, open_dependencies=1)
+        make_dependency(session, child, parent)
+        session.add(Feed(kind="ended", job_id=parent.id, owner_id=owner.id))
+        return parent.id, child.id
+
+    _, child = committed(committed_engine, make)
+
+    _, moves = one_after_the_other(
+        committed_engine, lambda session: cancel(session, child), _settle
+    )
+
+    assert moves == []
+    job = committed(committed_engine, lambda session: session.get_one(Job, child))
+    assert (job.status, job.reason) == (S.CANCELLED, CancelReason.BY_USER)
+
+
+def test_what_a_failure_has_met_its_success_later_does_not_undo(session: Session) -> None:
+    jobs = _graph(session, {"a": "", "z": ""})
+    owner = session.get_one(User, jobs["a"].owner_id)
+    depends_on = (("a", C.FAILED), ("z", C.COMPLETED))
+    (child,) = submit(
+        session, owner.id, [make_submission("child", depends_on=depends_on)], batch=False
+    ).ids
+    _end(session, jobs["a"], S.FAILED)
+    _settle_all(session)
+    run_again(session, [jobs["a"].id])
+    _end(session, jobs["a"], S.COMPLETED)
+
+    _settle_all(session)
+
+    job = session.get_one(Job, child, populate_existing=True)
+    assert (job.status, job.open_dependencies) == (S.BLOCKED, 1)
+
+
 # What was cancelled because of a job that runs again
 
 

@@ -34,7 +34,7 @@ SPEC = TypeSpec(
     memory_mb=200,
     timeout_seconds=60.0,
     retry_config={"max_attempts": 2},
-    executor=Executor.CELERY,
+    executors=(Executor.CELERY, Executor.PULL),
 )
 SECOND = timedelta(seconds=1)
 
@@ -171,7 +171,7 @@ def test_without_a_worker_only_the_policy_says_how_large_a_job_may_be(session: S
 
 
 def test_types_are_registered_and_registered_anew(session: Session) -> None:
-    other = replace(SPEC, name="other", payload_schema=None, executor=Executor.PULL)
+    other = replace(SPEC, name="other", payload_schema=None, executors=(Executor.PULL,))
     fleet.register_types(session, [SPEC, other])
 
     fleet.register_types(session, [replace(SPEC, memory_mb=300, description="Faster.")])
@@ -185,4 +185,5 @@ def test_types_are_registered_and_registered_anew(session: Session) -> None:
         Decimal("1.5"),
     )
     assert (render.payload_schema, render.retry_config) == ({"type": "object"}, {"max_attempts": 2})
-    assert (types["other"].payload_schema, types["other"].executor) == (None, Executor.PULL)
+    assert render.executors == [Executor.CELERY, Executor.PULL]
+    assert (types["other"].payload_schema, types["other"].executors) == (None, [Executor.PULL])

@@ -4,6 +4,7 @@ A verb is run once to learn its statements. Each of them is then explained twice
 parameters and without: after some calls Postgres settles for a plan of the second kind.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, Select, event, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, Select, event, select, text, true
 from sqlalchemy.orm import Session
 
 from scheduler.models import Job, JobEvent, JobLog, Schedule, User
-from scheduler.states import Condition, FeedKind, JobStatus, Overlap
+from scheduler.states import Condition, FeedKind, JobStatus, Overlap, Role
 from scheduler.store import (
     admission,
     dependencies,
@@ -27,7 +28,7 @@ from scheduler.store import (
     work,
 )
 from scheduler.store.cancellation import cancel
-from scheduler.store.dead_letters import discard
+from scheduler.store.dead_letters import discard, hold
 from scheduler.store.leader import Memory
 from scheduler.store.revival import run_again
 from scheduler.store.submission import submit
@@ -43,6 +44,8 @@ from tests.factories import (
     make_user,
     make_worker,
 )
+from webapp import access, dead_letters
+from webapp.access import Account
 
 S = JobStatus
 LARGE = {
@@ -60,7 +63,7 @@ LARGE = {
 
 WITHOUT_PLAN = ("SAVEPOINT", "SET LOCAL")
 LEASE = timedelta(seconds=30)
-HOW_MANY = {S.COMPLETED: 2000, S.READY: 10_000}
+HOW_MANY = {S.COMPLETED: 2000, S.READY: 10_000, S.FAILED: 5000}
 OTHERS = 20_000
 Statement = tuple[str, Any]
 
@@ -71,6 +74,7 @@ class Filled:
 
     session: Session
     owner: int
+    owner_name: str
     jobs: dict[JobStatus, list[int]]
 
 
@@ -102,20 +106,23 @@ _VALUES = {
     " ELSE (CAST(:others AS bigint[]))[1 + n % 100] END",
     "due_at": "CASE WHEN n < 100 THEN jobs.due_at ELSE jobs.due_at + interval '10 years' END",
     "tags": "ARRAY['tag' || n % 1000]",
+    "finished_at": "jobs.finished_at + make_interval(secs => n)",
+    "error_fingerprint": "'alike' || n % 50",
+    "discarded_at": "CASE WHEN n % 10 = 9 AND jobs.status = 'failed' THEN now() END",
 }
 _BESIDE = """
 DELETE FROM ready; DELETE FROM active; DELETE FROM timers; DELETE FROM attempts;
 
 INSERT INTO ready (owner_id, rank, job_id, job_type, job_class, tags, cpu_units, memory_mb,
-                   expected_seconds, timeout_seconds, ready_at)
-SELECT owner_id, rank, id, type, job_class, tags, cpu_units, memory_mb, 1, 60, now()
+                   expected_seconds, timeout_seconds, ready_at, executor)
+SELECT owner_id, rank, id, type, job_class, tags, cpu_units, memory_mb, 1, 60, now(), executor
 FROM jobs WHERE status = 'ready';
 
 INSERT INTO active (job_id, attempt, owner_id, job_type, job_class, cpu_units, memory_mb,
                     expected_seconds, timeout_seconds, max_timeout_seconds, charge, express, epoch,
-                    admitted_at, published_at)
+                    admitted_at, published_at, executor)
 SELECT id, 1, owner_id, type, job_class, cpu_units, memory_mb, 1, 60, 60, 0.1, false, 1, now(),
-       now()
+       now(), executor
 FROM jobs WHERE status IN ('queued', 'running');
 
 UPDATE active
@@ -170,7 +177,7 @@ def _fill(session: Session) -> Filled:
     others = list(session.execute(text(_USERS), {"others": OTHERS}).scalars())
     jobs = {status: _many(session, owner, others, status) for status in JobStatus}
     session.connection().exec_driver_sql(_BESIDE)
-    return Filled(session, owner.id, jobs)
+    return Filled(session, owner.id, owner.username, jobs)
 
 
 def _many(session: Session, owner: User, others: list[int], status: JobStatus) -> list[int]:
@@ -279,6 +286,10 @@ ACTS: dict[str, Callable[[Filled], object]] = {
     "cancel a running job": lambda f: cancel(f.session, f.jobs[S.RUNNING][0]),
     "run again": lambda f: run_again(f.session, f.jobs[S.FAILED][:5]),
     "revive": _revive,
+    "hold dead letters": lambda f: hold(f.session, f.jobs[S.FAILED][:5]),
+    "read payloads of dead letters": lambda f: dead_letters.payloads(
+        f.session, f.jobs[S.FAILED][:5]
+    ),
     "discard": lambda f: discard(f.session, f.jobs[S.FAILED][:5]),
     "forget": _forget,
 }
@@ -304,6 +315,52 @@ def _newest(filled: Filled, **columns: object) -> Select[Any]:
 
 def _schedules(**columns: object) -> Select[Any]:
     return select(Schedule.id).filter_by(**columns).order_by(Schedule.id.desc()).limit(50)
+
+
+OPERATOR = Account(1, "olga", Role.OPERATOR, 1)
+ALIKE = dead_letters.Filter(fingerprint="alike7")
+LATELY = dead_letters.Filter(failed_after=NOON, failed_before=NOON + 50 * MINUTE)
+TYPED = dead_letters.Filter(type="simulate")
+SAID = dead_letters.Filter(text="no")
+ON = dead_letters.Place(NOON + 60 * MINUTE, 10**9)
+
+
+def _own(filled: Filled) -> ColumnElement[bool]:
+    return Job.owner_id == filled.owner
+
+
+def _everybodys(_: Filled) -> ColumnElement[bool]:
+    return true()
+
+
+def _somebodys(filled: Filled) -> ColumnElement[bool]:
+    return access.visible_jobs(OPERATOR, filled.owner_name)
+
+
+def _dead_letters() -> Iterator[tuple[str, Callable[[Filled], Select[Any]]]]:
+    """Yield what is read of dead letters under each filter, for whoever asks."""
+    reads: dict[str, Callable[[dead_letters.Listing], Select[Any]]] = {
+        "page": lambda listing: listing.first(50),
+        "end": lambda listing: listing.end_of_window(),
+        "number": lambda listing: listing.number(1000),
+        "groups": lambda listing: listing.alike(50, ON),
+        "how many in groups": lambda listing: listing.looked_at(),
+    }
+    for who in (_own, _everybodys, _somebodys):
+        for wanted in (dead_letters.Filter(), ALIKE, LATELY, TYPED, SAID):
+            for name, read in reads.items():
+                listed = functools.partial(_listed, who=who, wanted=wanted, read=read)
+                yield f"{who.__name__} dead letters, {name}, {wanted}", listed
+
+
+def _listed(
+    filled: Filled,
+    *,
+    who: Callable[[Filled], ColumnElement[bool]],
+    wanted: dead_letters.Filter,
+    read: Callable[[dead_letters.Listing], Select[Any]],
+) -> Select[Any]:
+    return read(dead_letters.Listing(who(filled), wanted, ON))
 
 
 PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
@@ -332,6 +389,11 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
         .order_by(JobLog.id)
         .limit(100)
     ),
+    "jobs by their names": lambda _: access._by_job_ids(OPERATOR, ["made_1", "made_2"], None),
+    "a user's jobs by their names": lambda f: access._by_job_ids(
+        Account(f.owner, "", Role.USER, 1), ["made_1", "made_2"], None
+    ),
+    **dict(_dead_letters()),
 }
 
 
@@ -364,6 +426,38 @@ def _indexes(plan: dict[str, Any]) -> set[str]:
     """Return the indexes that a plan reads."""
     found = {plan["Index Name"]} if "Index Name" in plan else set()
     return found.union(*(_indexes(part) for part in plan.get("Plans", ())))
+
+
+@pytest.mark.parametrize("wanted", [dead_letters.Filter(), ALIKE, LATELY], ids=str)
+@pytest.mark.parametrize(("who", "whose"), [(_own, "of_owner"), (_everybodys, "of_all")])
+def test_a_page_of_dead_letters_reads_its_own_rows_of_the_index_for_its_filter(
+    filled: Filled,
+    who: Callable[[Filled], ColumnElement[bool]],
+    whose: str,
+    wanted: dead_letters.Filter,
+) -> None:
+    listing = dead_letters.Listing(who(filled), wanted, ON)
+    statements = _statements(filled, lambda f: [f.session.execute(listing.first(11))])
+    ((statement, parameters),) = statements
+
+    connection = filled.session.connection()
+    explained = connection.exec_driver_sql(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
+    )
+    plans = [explained.scalar_one()[0]["Plan"], *_plans(connection, statement, parameters)]
+
+    scans = [scan for plan in plans for scan in _index_scans(plan)]
+    alike = "_alike" if wanted.fingerprint else ""
+    used = [f"ix_jobs_dead_letters_{whose}{alike}"] * 3
+    assert [scan["Index Name"] for scan in scans] == used
+    scan = scans[0]
+    assert 0 < scan["Actual Rows"] <= 11
+    assert scan.get("Rows Removed by Filter", 0) == 0
+
+
+def _index_scans(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    inner = [scan for part in plan.get("Plans", ()) for scan in _index_scans(part)]
+    return [plan, *inner] if "Index Name" in plan else inner
 
 
 def test_a_statement_that_reads_everything_is_noticed(filled: Filled) -> None:

@@ -21,12 +21,14 @@ from scheduler.errors import (
     SubmissionRefused,
     UnknownDependency,
     UnknownType,
+    WrongExecutor,
 )
 from scheduler.models import (
     Dependency,
     Feed,
     Job,
     JobEvent,
+    JobType,
     PolicyVersion,
     Ready,
     Timer,
@@ -37,7 +39,7 @@ from scheduler.policy.meters import rank
 from scheduler.policy.parameters import EXPECTED_DEFAULT
 from scheduler.states import FINISHED, UNFINISHED, Condition, Executor, JobClass, JobStatus
 from scheduler.store import dependencies, work
-from scheduler.store.submission import Submission, Submitted, submit
+from scheduler.store.submission import UNREGISTERED_TIMEOUT, Submission, Submitted, submit
 from tests.factories import (
     NOON,
     make_group,
@@ -58,7 +60,7 @@ AFTER = Condition.COMPLETED
 
 @pytest.fixture
 def owner(session: Session) -> User:
-    make_type(session)
+    make_type(session, executors=[Executor.CELERY, Executor.PULL])
     return make_user(session)
 
 
@@ -94,7 +96,7 @@ def test_what_is_left_out_is_the_choice_of_the_type(session: Session) -> None:
         memory_mb=640,
         timeout_seconds=90.0,
         retry_config={"max_attempts": 7},
-        executor=Executor.PULL,
+        executors=[Executor.PULL, Executor.CELERY],
     )
 
     job = _submit_one(session, make_user(session), make_submission(type="render"))
@@ -133,6 +135,36 @@ def test_what_is_said_goes_before_the_type(session: Session, owner: User) -> Non
     assert (job.timeout_seconds, job.estimated_seconds) == (1.5, 0.5)
     assert (job.executor, job.callback_url) == (Executor.PULL, "https://example.org/done")
     assert (job.status, job.attempt, job.open_dependencies) == (S.READY, 0, 0)
+
+
+def test_who_does_not_run_a_type_is_not_given_jobs_of_it(session: Session, owner: User) -> None:
+    make_type(session, "email", executors=[Executor.CELERY])
+
+    with pytest.raises(WrongExecutor, match="'email' are run by celery") as refused:
+        _submit(session, owner, make_submission(type="email", executor=Executor.PULL))
+
+    assert refused.value.path == "jobs.0.executor"
+
+
+def test_pull_workers_run_types_that_nobody_has_registered(session: Session, owner: User) -> None:
+    wanted = make_submission(type="ocr", executor=Executor.PULL, payload={"page": 1})
+
+    job = _submit_one(session, owner, wanted)
+
+    assert (job.type, job.executor, job.status) == ("ocr", Executor.PULL, S.READY)
+    assert (job.cpu_units, job.memory_mb) == (1, 128)
+    assert job.timeout_seconds == UNREGISTERED_TIMEOUT.total_seconds()
+    assert job.retry_config == dict(retry.DEFAULTS)
+    assert _count(session, JobType) == 1
+
+
+def test_jobs_for_pull_workers_may_be_larger_than_the_machine(
+    session: Session, owner: User
+) -> None:
+    make_worker(session, cpu_units=Decimal(2), memory_mb=1000)
+    large = make_submission(executor=Executor.PULL, cpu_units=Decimal(64), memory_mb=10**6)
+
+    assert _submit_one(session, owner, large).memory_mb == 10**6
 
 
 def test_a_job_without_a_name_gets_one(session: Session, owner: User) -> None:

@@ -1,6 +1,7 @@
 // The Jobs page: rows change in place at once, the rest follows by loading the page again.
 
 import { progressBar, setProgress, setStatus } from "./elements.js";
+import * as list from "./list.js";
 import { isNews, target } from "./live.js";
 import * as refresh from "./refresh.js";
 
@@ -55,31 +56,10 @@ function showPlace(row, { position, message }) {
   }
 }
 
-function focusRow(step) {
-  const links = [...document.querySelectorAll("[data-row-link]")];
-  if (links.length === 0) return;
-  const here = links.findIndex((link) => link.closest("tr").contains(document.activeElement));
-  const next = here === -1 ? (step > 0 ? 0 : links.length - 1) : here + step;
-  links[Math.min(Math.max(next, 0), links.length - 1)].focus();
-}
-
-export const keys = {
-  j: () => focusRow(1),
-  k: () => focusRow(-1),
-  "/": () => {
-    const box = document.querySelector("[data-query]");
-    box.focus();
-    box.select();
-  },
-};
+export const keys = list.keys;
 
 export function start() {
   target.addEventListener("job", changed);
   target.addEventListener("queue", queue);
-  for (const select of document.querySelectorAll("[data-filter] select")) {
-    select.addEventListener("change", () => select.form.requestSubmit());
-  }
-  document.querySelector("[data-filter]").addEventListener("formdata", ({ formData }) => {
-    for (const [name, value] of [...formData]) if (!value) formData.delete(name);
-  });
+  list.start();
 }

@@ -1,16 +1,18 @@
 // Where the scripts of a page start. Everything here is a comfort: pages work without.
 
 import * as clock from "./clock.js";
+import * as edit from "./edit.js";
 import { confirmed, send } from "./elements.js";
 import * as job from "./job.js";
 import * as jobs from "./jobs.js";
+import * as letters from "./letters.js";
 import * as live from "./live.js";
 import * as notify from "./notify.js";
 import * as refresh from "./refresh.js";
 import * as submit from "./submit.js";
 import * as workers from "./workers.js";
 
-const PAGES = { job, jobs, submit, workers };
+const PAGES = { edit, job, jobs, letters, submit, workers };
 const YEAR_SECONDS = 31536000;
 
 const page = PAGES[document.body.dataset.page];
@@ -32,10 +34,10 @@ function setUpTheme() {
 function setUpForms() {
   document.addEventListener("submit", async (event) => {
     const form = event.target;
-    if (form.matches("[data-cancel]")) {
+    if (form.matches("[data-act]")) {
       event.preventDefault();
       if (form.dataset.confirm && !(await confirmed(form.dataset.confirm))) return;
-      await cancel(form);
+      await act(form);
     } else if (form.dataset.confirm && !form.dataset.sure) {
       event.preventDefault();
       if (!(await confirmed(form.dataset.confirm))) return;
@@ -45,12 +47,14 @@ function setUpForms() {
   });
 }
 
-async function cancel(form) {
+/** Ask the JSON side for what a form would do, and stay on the page. */
+async function act(form) {
   const button = form.querySelector("button");
   button.disabled = true;
-  const { ok, problem } = await send("PATCH", form.action);
+  const { ok, problem } = await send(form.dataset.act, form.action);
   button.disabled = false;
-  if (!ok) notify.toast({ title: "Not cancelled", message: problem, status: "failed" });
+  if (!ok) notify.toast({ title: form.dataset.failed, message: problem, status: "failed" });
+  else if (form.dataset.done) notify.toast({ title: form.dataset.done });
   await refresh.now();
 }
 

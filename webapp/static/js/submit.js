@@ -1,5 +1,7 @@
 // The submit form: problems in the JSON as it is typed, times in the reader's zone.
 
+import * as json from "./json.js";
+
 const READ = {
   number: (text) => (Number.isNaN(Number(text)) ? text : Number(text)),
   json: (text) => {
@@ -11,20 +13,6 @@ const READ = {
   },
   lines: (text) => text.split("\n").map((line) => line.trim()).filter(Boolean),
 };
-
-function checkJson(area) {
-  let problem = "";
-  try {
-    const value = JSON.parse(area.value || "{}");
-    if (value === null || Array.isArray(value) || typeof value !== "object") problem = "This has to be a JSON object: { … }.";
-  } catch (error) {
-    problem = `This is not JSON yet: ${error.message}.`;
-  }
-  area.setAttribute("aria-invalid", problem ? "true" : "false");
-  const place = document.querySelector("[data-json-problem]");
-  place.textContent = problem;
-  place.hidden = !problem;
-}
 
 /** Write what the fields say as JSON, for who changes to writing it by hand. */
 function fieldsToJson(form, area) {
@@ -55,11 +43,11 @@ export function start() {
   const form = document.querySelector("[data-submit]");
   if (!form) return;
   const area = form.querySelector("[data-json]");
-  area.addEventListener("input", () => checkJson(area));
+  json.watch(area);
   form.addEventListener("change", ({ target: control }) => {
     if (control.name !== "mode" || control.value !== "json") return;
     fieldsToJson(form, area);
-    checkJson(area);
+    json.check(area);
   });
   showZone(form);
   form.querySelector("[data-errors]")?.focus();
