@@ -35,7 +35,8 @@ def add(session: Session, account: Account, body: ScheduleRequest, *, now: datet
     )
     _check_number(session, owner_id)
     if not schedules.add(session, schedule):
-        raise Problem("name_taken", f"There is a schedule {body.name!r} already.")
+        detail = f"There is a schedule {body.name!r} already; change it, or take another name."
+        raise Problem("name_taken", detail)
     return schedule
 
 
@@ -91,7 +92,8 @@ def _checked(session: Session, owner_id: int, template: JobTemplate) -> dict[str
 def _check_number(session: Session, owner_id: int) -> None:
     counted = select(func.count()).select_from(Schedule).where(Schedule.owner_id == owner_id)
     if session.scalars(counted).one() >= LIMIT:
-        raise Problem("too_many_schedules", f"Nobody may have more than {LIMIT} schedules.")
+        detail = f"Nobody may have more than {LIMIT:,} schedules; delete one that is not needed."
+        raise Problem("too_many_schedules", detail)
 
 
 def _timing(schedule: Schedule) -> Timing | None:

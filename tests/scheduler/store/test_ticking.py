@@ -407,7 +407,13 @@ def spoil_name(session: Session, owner: User) -> None:
 
 
 SPOILERS = {
-    spoil_type: ("unknown_type", "type: no worker has registered the job type 'simulate'"),
+    spoil_type: (
+        "unknown_type",
+        (
+            "type: no worker has registered the job type 'simulate';"
+            " a type for pull workers needs none, but executor: pull"
+        ),
+    ),
     spoil_payload: ("validation_failed", "payload: 'size' is a required property"),
     spoil_size: (
         "never_fits",
