@@ -6,6 +6,7 @@ from scheduler.settings import Settings
 from scheduler.states import JobClass
 
 _DAY_SECONDS = 86_400
+_SILENCE_SECONDS = 5
 
 # The wire.
 broker_url = Settings.from_env().redis_url  # the one Redis of the installation
@@ -18,6 +19,10 @@ broker_transport_options = {
     "unacked_restore_interval": 10,  # look for messages of dead workers this often (seconds) ...
     "unacked_restore_throttle": 1,  # ... and every time, not every tenth
     "socket_keepalive": True,  # notice a broker that went away without a word
+    # And one whose connections died without a word: left alone, a worker waits for an answer for
+    # ever, and for messages for most of a minute.
+    "socket_timeout": _SILENCE_SECONDS,
+    "health_check_interval": _SILENCE_SECONDS,
 }
 task_queues = tuple(  # in the order they are served
     Queue(name, Exchange(name), routing_key=name) for name in map(str, JobClass)
@@ -36,6 +41,7 @@ task_ignore_result = True  # results are in Postgres, and there is no result bac
 
 # The worker.
 worker_pool = "tasks.pool:TaskPool"  # prefork that replaces a lost process within half a second
+worker_consumer = "tasks.consumer:Consumer"  # a connection that cannot be closed does not end it
 worker_prefetch_multiplier = 1  # a larger one breaks the order over the four lists
 worker_disable_prefetch = True  # a message held back by one worker is not run by another
 worker_cancel_long_running_tasks_on_connection_loss = False  # jobs go on while the broker is away

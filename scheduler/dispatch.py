@@ -13,11 +13,17 @@ HARD_LIMIT_GRACE_SECONDS = 5.0
 """Between the soft limit, which a job can handle, and the hard one, which ends its process."""
 
 
-_AT_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-"""How often to try to connect.
+_AT_ONCE = {
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0,
+    "interval_max": 0,
+    "socket_timeout": 2,
+}
+"""How often to try to connect, and how many seconds to wait for an answer.
 
-Left alone, sending waits for seconds while the broker is away, and a leader that waits that long
-is taken for frozen. The next turn tries again anyway.
+Left alone, sending waits for seconds while the broker is away, and for ever where a connection has
+died without a word; a leader that waits that long is taken for frozen. The next turn tries again.
 """
 
 

@@ -41,6 +41,7 @@ from scheduler.settings import Settings
 from scheduler.store.fleet import WorkerOffer
 from tasks.catalogue import CATALOGUE
 from tasks.fleet import Fleet, Wanted
+from tasks.inheritance import let_go_of_connections
 from tasks.ledger import Ledger
 from tasks.pool import reporting
 from tasks.register import plain_tasks, specs_of_kinds, specs_of_tasks
@@ -130,6 +131,7 @@ def _on_init(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _on_child_start(**_: Any) -> None:
     _process.become_child()
+    let_go_of_connections()
 
 
 @signals.worker_process_shutdown.connect

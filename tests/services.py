@@ -35,16 +35,19 @@ time: messages between processes are not told apart by database.
 """
 
 import secrets
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar
 
 import httpx
+import psutil
 import psycopg
 import redis
 from psycopg import sql
@@ -180,12 +183,12 @@ class Services:
 class OwnServices(Services):
     """An embedded Postgres and Valkey in a directory, which the test may stop, kill and start."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, disk: Path | None = None) -> None:
+        """Keep everything in *directory*, or Postgres's data on a *disk* of its own."""
         self._directory = directory
         password = secrets.token_urlsafe(16)
-        self.postgres = Postgres(
-            directory / "postgres", port=free_port(), password=password, throwaway=True
-        )
+        data = (disk or directory) / "postgres"
+        self.postgres = Postgres(data, port=free_port(), password=password, throwaway=True)
         self.valkey = Valkey(directory / "valkey", port=free_port(), password=password)
         self._running: dict[str, Process] = {}
         super().__init__(self.postgres.url, self.valkey.url)
@@ -210,8 +213,18 @@ class OwnServices(Services):
         self._running["postgres"].stop()
 
     def kill_postgres(self) -> None:
-        """End Postgres with kill -9."""
-        self._running["postgres"].kill()
+        """End Postgres, every process of it, with kill -9."""
+        process = self._running["postgres"]
+        children = _children(process.pid)
+        process.kill()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children)
+
+    def is_postgres_running(self) -> bool:
+        """Tell whether the server has not ended, by itself or otherwise."""
+        return self._running["postgres"].exit_code() is None
 
     def restart_postgres(self) -> None:
         """Stop Postgres cleanly and start it again."""
@@ -230,6 +243,11 @@ class OwnServices(Services):
         """End Valkey with kill -9."""
         self._running["valkey"].kill()
 
+    def lose_valkey(self) -> None:
+        """End Valkey with kill -9, and delete everything it has kept."""
+        self.kill_valkey()
+        shutil.rmtree(self._directory / "valkey")
+
     def restart_valkey(self) -> None:
         """Stop Valkey cleanly and start it again."""
         self.stop_valkey()
@@ -239,6 +257,13 @@ class OwnServices(Services):
         log = _Log(self._directory / f"{program.name}.log")
         self._running[program.name] = Process(program, log.write)
         eventually(is_ready, saying=log.read)
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 class Stack:
@@ -308,6 +333,10 @@ class Stack:
         """Stop a process as the launcher would, and return its exit code."""
         return self._running[name].stop()
 
+    def exit_code(self, name: str) -> int | None:
+        """Return how a process ended, or None while it runs."""
+        return self._running[name].exit_code()
+
     def kill(self, name: str) -> None:
         """End a process and its children with kill -9."""
         self._running[name].kill()
@@ -318,7 +347,7 @@ class Stack:
 
     def is_running(self, name: str) -> bool:
         """Tell whether a process runs."""
-        return self._running[name].exit_code() is None
+        return self.exit_code(name) is None
 
     def log(self, name: str) -> str:
         """Return everything a process has written, all its starts together."""

@@ -687,7 +687,7 @@ class CompleteRequest(Request):
     """How a job ended."""
 
     lease: Lease
-    status: Literal["completed", "failed"]
+    status: Literal[JobStatus.COMPLETED, JobStatus.FAILED]
     result: Any = Field(default=None, description="Of a completed job.")
     error: Annotated[
         ErrorReport | None,
@@ -697,9 +697,9 @@ class CompleteRequest(Request):
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
-        if self.status == "completed" and self.error is not None:
+        if self.status is JobStatus.COMPLETED and self.error is not None:
             raise ValueError("a completed job has no error")
-        if self.status == "failed" and self.result is not None:
+        if self.status is JobStatus.FAILED and self.result is not None:
             raise ValueError("a failed job has no result")
         return self
 
@@ -712,7 +712,7 @@ class SimpleJob(Answer):
 
     jobId: str  # noqa: N815 - the protocol's name
     description: str | None
-    state: Literal["submitted", "running", "failed", "succeeded"]
+    state: Literal["submitted", JobStatus.RUNNING, JobStatus.FAILED, "succeeded"]
     data: Any
 
 
@@ -732,7 +732,7 @@ class SimpleCompletion(Request):
     """How a job ended."""
 
     jobId: JobId  # noqa: N815 - the protocol's name
-    status: Literal["failed", "succeeded"]
+    status: Literal[JobStatus.FAILED, "succeeded"]
 
 
 # People

@@ -1,56 +1,74 @@
-"""The same trouble for longer: python -m tests.chaos --seconds 300."""
+"""Trouble for a whole Fairq of real processes: python -m tests.chaos --seed 1 --minutes 3.
+
+Prints a report and writes it to a file, or to its place in one. The exit code tells whether every
+invariant held and every promise was kept; a seed that breaks one does so again.
+"""
 
 import argparse
+import shlex
+import shutil
 import sys
 import tempfile
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 
-from redis import Redis
+from tests.chaos import report
+from tests.chaos.disk import Disk
+from tests.chaos.report import Plan, Run
+from tests.chaos.run import play
 
-from tests.chaos.world import story, world
-from tests.services import OwnServices, Services
-
-LENGTH = 80
+_NO_DISK = "The disk of Postgres was not filled: mounting a small one was not allowed here."
 
 
 def main() -> int:
+    chosen = _arguments()
+    runs = list(_play_all(chosen))
+    left_out = [] if _can_mount() else [_NO_DISK]
+    command = shlex.join(["python", "-m", "tests.chaos", *_shown_arguments(chosen)])
+    text = report.render(runs, command=command, left_out=left_out)
+    print(text)
+    if chosen.report:
+        report.write(chosen.report, text)
+    return 0 if report.is_well(runs) else 1
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on")
-    parser.add_argument("--seed", type=int, default=1, help="the first story; others follow")
-    chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fairq-chaos-") as directory:
-        given = Services.from_environment() or OwnServices(Path(directory))
-        with given as services:
-            counts = play(services, first=chosen.seed, seconds=chosen.seconds)
-    for what, count in sorted(counts.items()):
-        print(f"{count:8} {what}")
-    return 0
+    parser.add_argument("--seed", type=int, default=1, help="the first run; others follow")
+    parser.add_argument("--seeds", type=int, default=1, help="how many runs")
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long each makes trouble")
+    parser.add_argument("--rate", type=float, default=20.0, help="jobs a second")
+    parser.add_argument("--report", type=Path, help="where the report goes, besides the screen")
+    return parser.parse_args()
 
 
-def play(services: Services, *, first: int, seconds: float) -> Counter[str]:
-    """Play stories one after the other; raises Broken at the first broken promise."""
-    counts: Counter[str] = Counter()
-    database_url = services.fresh_database()
-    until, seed = monotonic() + seconds, first
-    with Redis.from_url(services.redis_url, decode_responses=True) as redis:
-        while monotonic() < until:
-            counts += tell(database_url, redis, seed)
-            seed += 1
-    return counts
+def _shown_arguments(chosen: argparse.Namespace) -> Iterator[str]:
+    for name in ("seed", "seeds", "minutes", "rate"):
+        yield from (f"--{name}", f"{getattr(chosen, name):g}")
 
 
-def tell(database_url: str, redis: Redis, seed: int) -> Counter[str]:
-    with world(database_url, redis, run_ahead=bool(seed % 2)) as made:
-        try:
-            for name, each in story(seed, LENGTH):
-                made.act(name, each)
-            made.settle()
-        except BaseException:
-            print(f"story {seed}", file=sys.stderr)
-            raise
-        return made.counts + Counter({"stories": 1})
+def _play_all(chosen: argparse.Namespace) -> Iterator[Run]:
+    for seed in range(chosen.seed, chosen.seed + chosen.seeds):
+        plan = Plan(seed=seed, seconds=chosen.minutes * 60, rate=chosen.rate)
+        directory = Path(tempfile.mkdtemp(prefix=f"fairq-chaos-{seed}-"))
+        run = play(plan, directory)
+        print(_line(run), file=sys.stderr, flush=True)
+        if run.breaches:
+            print(f"  logs and history: {directory}", file=sys.stderr)
+        else:
+            shutil.rmtree(directory)
+        yield run
+
+
+def _line(run: Run) -> str:
+    counts = run.counts
+    told = f"seed {run.plan.seed}: {len(run.recoveries)} faults, {counts['jobs']} jobs,"
+    return f"{told} {counts['lost']} attempts lost, {len(run.breaches)} invariants broken"
+
+
+def _can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as directory, Disk(Path(directory) / "disk") as disk:
+        return disk.is_small
 
 
 if __name__ == "__main__":

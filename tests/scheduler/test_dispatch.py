@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerAway
-from redis import Redis
+from redis import Redis, RedisError
 
 from local.home import free_port
 from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS, RUN_TASK, Dispatcher
 from scheduler.states import JobClass
 from scheduler.store.admission import Parcel
+from tests.chaos.proxy import Proxy
 from tests.services import Services
 
 
@@ -72,12 +73,25 @@ def test_a_broker_that_came_back_is_used_again(
     assert len(_messages(redis_client, JobClass.LOW)) == 2
 
 
+def test_a_broker_whose_connections_died_without_a_word_is_given_up_and_used_again(
+    services: Services, redis_client: Redis
+) -> None:
+    with Proxy(services.redis_url) as wire:
+        dispatcher = Dispatcher(Celery(broker=wire.through(services.redis_url)))
+        dispatcher.send([Parcel(1, 1, JobClass.LOW, 60.0)])
+        wire.deafen()
+
+        _send_until_it_works(dispatcher, Parcel(2, 1, JobClass.LOW, 60.0))
+
+    assert len(_messages(redis_client, JobClass.LOW)) == 2
+
+
 def _send_until_it_works(dispatcher: Dispatcher, parcel: Parcel) -> None:
     """Send as turns do: what failed is sent again by the next one."""
     for _ in range(3):
         try:
             dispatcher.send([parcel])
-        except (BrokerAway, OSError):
+        except (BrokerAway, RedisError, OSError):
             continue
         return
     raise AssertionError("the broker is back, and nothing could be sent")

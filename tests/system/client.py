@@ -28,7 +28,8 @@ class Client:
             auth=(username, password),
         )
         assert made.status_code == 201, made.text
-        self._http.headers["Authorization"] = f"Bearer {made.json()['token']}"
+        self.token: str = made.json()["token"]
+        self._http.headers["Authorization"] = f"Bearer {self.token}"
         self._made: list[Client] = []
 
     @classmethod

@@ -133,6 +133,17 @@ def test_a_process_that_dies_loses_its_own_job_only_and_is_replaced(works: Works
     assert works.wait(works.submit()) is JobStatus.COMPLETED
 
 
+def test_a_new_process_holds_no_connection_of_its_parent(works: Works) -> None:
+    before = {child.pid for child in works.children()}
+    os.kill(min(before), signal.SIGKILL)
+
+    (new,) = eventually(lambda: [one for one in works.children() if one.pid not in before])
+
+    eventually(lambda: not new.net_connections("inet"))
+    assert psutil.Process(works.process.pid).net_connections("inet")
+    assert works.wait(works.submit()) is JobStatus.COMPLETED
+
+
 def test_leases_are_renewed_although_the_job_holds_the_interpreter(works: Works) -> None:
     attempt = works.running("odd.loop_in_c")
 

@@ -1,5 +1,6 @@
 """Real workers that grow, end and outlive their services; each test starts its own."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.states import JobClass, JobStatus
+from tests.chaos.proxy import Proxy
 from tests.services import OwnServices, Services, eventually
 from tests.tasks.works import Works
 
@@ -70,6 +72,39 @@ def test_a_worker_asked_to_end_at_once_gives_back_what_runs(
         eventually(lambda: (entry := works.entry()) and entry.state == "stopped")
         job = works.jobs.look(attempt)
         assert (job.attempts_forgiven, job.crashes) == (1, 0)
+
+
+def test_a_worker_outlives_a_broker_that_goes_away_while_a_job_runs(tmp_path: Path) -> None:
+    with OwnServices(tmp_path / "services") as services, Works(services, tmp_path) as works:
+        running = works.running(payload={"duration_seconds": 5})
+        services.kill_valkey()
+        eventually(lambda: works.log().count("Trying again in") >= 3)
+        services.start_valkey()
+
+        assert works.wait(running) is JobStatus.COMPLETED
+        assert works.wait(works.submit()) is JobStatus.COMPLETED
+        assert works.process.exit_code() is None
+        pauses = [float(pause) for pause in re.findall(r"Trying again in ([\d.]+)", works.log())]
+        assert max(pauses) <= 3  # it is back soon after its broker
+
+
+def test_a_worker_whose_connections_died_without_a_word_takes_messages_again(
+    services: Services, tmp_path: Path
+) -> None:
+    with (
+        Proxy(services.redis_url) as wire,
+        Works(services, tmp_path, REDIS_URL=wire.through(services.redis_url)) as works,
+    ):
+        works.wait(works.submit())
+        attempt = works.jobs.queue()
+
+        wire.deafen()
+
+        def is_done_when_sent_again() -> bool:  # what went to a dead connection is lost
+            works.send(attempt)
+            return works.jobs.status(attempt) is JobStatus.COMPLETED
+
+        eventually(is_done_when_sent_again, every=1.0, saying=works.log)
 
 
 def test_an_outcome_outlasts_postgres_and_the_hard_limit(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from flask import Response
 
 from scheduler import clock
 from scheduler.models import Job
-from scheduler.states import Role, Scope
+from scheduler.states import JobStatus, Role, Scope
 from scheduler.store.offers import Wanted
 from scheduler.store.work import Failure, LogLine
 from webapp import access, pulling, queries, serialise
@@ -84,7 +84,7 @@ def complete_job(job_id: str, body: CompleteRequest) -> Response:
     """A failure is retried by the job's own rules, unless it is not `retryable`."""
     session = db.session()
     job = pulling.job_under(access.require(), job_id, body.lease)
-    if body.status == "completed":
+    if body.status is JobStatus.COMPLETED:
         moves = pulling.end_well(job, body.lease, body.result)
     else:
         moves = pulling.end_badly(job, body.lease, lambda attempt: _failure(job, attempt, body))

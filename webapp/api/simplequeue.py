@@ -202,7 +202,7 @@ def _to_json(job: Job) -> dict[str, Any]:
 def _state(job: Job) -> str:
     status = JobStatus(job.status)
     if status is JobStatus.RUNNING:
-        return "running"
+        return JobStatus.RUNNING
     if status in UNFINISHED:
         return "submitted"
-    return "succeeded" if status is JobStatus.COMPLETED else "failed"
+    return "succeeded" if status is JobStatus.COMPLETED else JobStatus.FAILED

@@ -1,0 +1,52 @@
+"""Celery's consumer, which outlives a connection that can neither be used nor closed."""
+
+import logging
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from celery.worker import consumer
+
+_LONGEST_PAUSE_SECONDS = 3
+"""Between attempts to reach a broker that is away."""
+
+log = logging.getLogger(__name__)
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]  # Celery ships no annotations
+    """What a worker is told to use.
+
+    Celery closes a lost connection, forgets the server, and closes it again. What the first time
+    left half closed then reaches for the server, and the worker ends with all it runs; or it ends
+    when the next job is over, whose message is acknowledged over that connection. So it is whenever
+    Redis goes away while a job runs and messages are waited for.
+    """
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes, soon after the broker is back.
+
+        Celery's own pauses grow to half a minute.
+        """
+        conn.ensure_connection = partial(
+            conn.ensure_connection, interval_start=1, interval_max=_LONGEST_PAUSE_SECONDS
+        )
+        return super().ensure_connected(conn)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Let go of the connection; the next step makes another one, whatever became of it."""
+        _close_channel(self.connection)
+        try:
+            super().on_connection_error_after_connected(exc)
+        except Exception:
+            log.exception("a lost connection could not be closed")
+
+
+def _close_channel(connection: Any) -> None:
+    """Close what messages come through while its server is known.
+
+    The first time may end with the read that was under way.
+    """
+    channel = connection._default_channel  # noqa: SLF001 - the property would connect
+    for _ in range(2 if channel else 0):
+        with suppress(Exception):
+            channel.close()
