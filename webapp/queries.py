@@ -387,6 +387,19 @@ def schedules(
     return found, write_cursor(found[-1][0].id) if len(rows) > limit else None
 
 
+def last_jobs_of_schedule(owner_id: int, name: str, *, limit: int) -> Select[Job]:
+    """Return the select of a schedule's last jobs, newest first.
+
+    The index holds them by status: the last of each are few, and the last of all among them.
+    """
+    of_schedule = select(Job.id).where(Job.owner_id == owner_id, Job.schedule == name)
+    last = [
+        of_schedule.where(Job.status == status).order_by(Job.id.desc()).limit(limit)
+        for status in JobStatus
+    ]
+    return select(Job).where(Job.id.in_(union_all(*last))).order_by(Job.id.desc()).limit(limit)
+
+
 def write_cursor(*places: int) -> str:
     """Write down where the next page starts."""
     return base64.urlsafe_b64encode(json.dumps(places).encode()).decode().rstrip("=")

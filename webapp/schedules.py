@@ -13,7 +13,7 @@ from scheduler.store import schedules, submission
 from scheduler.ticks import Timing
 from webapp.access import Account
 from webapp.answers import utc
-from webapp.errors import Problem
+from webapp.errors import FieldError, Problem
 from webapp.schemas import JobTemplate, SchedulePatch, ScheduleRequest
 from webapp.submitting import owner_for
 
@@ -35,8 +35,8 @@ def add(session: Session, account: Account, body: ScheduleRequest, *, now: datet
     )
     _check_number(session, owner_id)
     if not schedules.add(session, schedule):
-        detail = f"There is a schedule {body.name!r} already; change it, or take another name."
-        raise Problem("name_taken", detail)
+        message = f"{body.name!r} is taken; change that schedule, or give this one another name"
+        raise Problem("name_taken", f"name: {message}.", (FieldError("name", message),))
     return schedule
 
 

@@ -169,6 +169,19 @@ PAGES = (
         (DOOR, 403, 302, 404, 302, 302, DOOR),
         form={"action": "discard", "job_id": f"{MARK}-{{asker}}-failed"},
     ),
+    Row("GET", "/new-schedule", (DOOR, 403, 200, 200, 200, 200, DOOR)),
+    Row(
+        "POST",
+        "/new-schedule",
+        (DOOR, 403, 302, 302, 302, 302, DOOR),
+        form={"name": "made-{asker}", "cron": "* * * * *", "template": '{"type": "simulate"}'},
+    ),
+    Row(
+        "POST",
+        SCHEDULE_RULE,
+        (DOOR, 403, 302, 404, 302, 302, DOOR),
+        form={"action": "pause"},
+    ),
     Row("GET", EDIT_RULE, (DOOR, 403, 200, 404, 200, 200, DOOR), READERS, path=EDIT),
     Row(
         "POST",

@@ -1,6 +1,7 @@
 """Schedules: templates of jobs that are made at certain times."""
 
 from flask import Response, g, url_for
+from flask.typing import ResponseReturnValue
 
 from scheduler import clock
 from scheduler.models import Schedule, User
@@ -9,6 +10,7 @@ from scheduler.store.schedules import run_now
 from webapp import access, queries, schedules, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
+from webapp.errors import prefers_html
 from webapp.extensions import db
 from webapp.schemas import (
     JobAnswer,
@@ -20,6 +22,7 @@ from webapp.schemas import (
     ScheduleRequest,
 )
 from webapp.submitting import finish, idempotency_key
+from webapp.views.schedules import schedule_page, schedules_page
 
 _REFUSALS = ("unknown_type", "unknown_dependency", "never_fits")
 
@@ -35,8 +38,10 @@ bp = Resource("api_schedules", __name__)
     answers={200: ScheduleList},
     refuses=("invalid_cursor",),
 )
-def list_schedules(query: OwnerPage) -> Response:
-    """Own schedules, or everybody's for operators, newest first."""
+def list_schedules(query: OwnerPage) -> ResponseReturnValue:
+    """Own schedules, or everybody's for operators, newest first; browsers get the page."""
+    if prefers_html():
+        return schedules_page(query)
     visible = access.visible_schedules(access.require(), query.owner)
     found, cursor = queries.schedules(db.session(), visible, limit=query.limit, cursor=query.cursor)
     now = clock.now()
@@ -91,9 +96,10 @@ def make_schedule(body: ScheduleRequest) -> Response:
     query=OwnerQuery,
     refuses=("ambiguous_name",),
 )
-def read_schedule(name: str, query: OwnerQuery) -> Response:
-    """What it makes, its next five ticks, and what came of the last ones."""
-    return _kept(access.find_schedule(access.require(), name, query.owner))
+def read_schedule(name: str, query: OwnerQuery) -> ResponseReturnValue:
+    """What it makes, its next five ticks, and what came of the last ones; browsers get the page."""
+    schedule = access.find_schedule(access.require(), name, query.owner)
+    return schedule_page(schedule) if prefers_html() else _kept(schedule)
 
 
 @bp.route_of(

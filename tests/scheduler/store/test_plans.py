@@ -44,7 +44,7 @@ from tests.factories import (
     make_user,
     make_worker,
 )
-from webapp import access, dead_letters
+from webapp import access, dead_letters, queries
 from webapp.access import Account
 
 S = JobStatus
@@ -373,6 +373,9 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
     "jobs with a tag": lambda _: select(Job.id).where(Job.tags.op("@>")(["tag7"])),
     "own schedules": lambda f: _schedules(owner_id=f.owner),
     "everybody's schedules": lambda _: _schedules(),
+    "the last jobs of a schedule": lambda f: queries.last_jobs_of_schedule(
+        f.owner, "schedule4", limit=10
+    ),
     "a user's schedule by its name": lambda f: _schedules(owner_id=f.owner, name="nightly"),
     "a job's events": lambda f: (
         select(JobEvent).where(JobEvent.job_id == f.jobs[S.READY][0]).order_by(JobEvent.seq)
