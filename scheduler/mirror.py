@@ -114,6 +114,8 @@ class Mirror:
                 self.engine.correct(
                     admission.owner_id, charge=admission.charge, used=0.0, express=admission.express
                 )
+                # Whose ask was taken down meanwhile did not get the job: it is still in line.
+                self._unread.append(admission.owner_id)
 
     def read_on(self, session: Session, now: datetime) -> None:
         """Read on where lines have become short."""

@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -84,6 +85,27 @@ def test_pull_workers_are_called_whose_asks_a_turn_has_served(
     assert json.loads(message["data"]) == {"kind": "offers", "asks": [first]}
     assert here.do(lambda session: offers.take_down(session, first)) == (job, 1)
     assert here.do(lambda session: offers.take_down(session, second)) is None
+
+
+def test_a_job_whose_ask_is_taken_down_while_it_is_decided_is_next_for_another(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = here.submit(_user(here), make_submission(executor=Executor.PULL, type="scan"))
+    first = here.do(lambda session: offers.put_up(session, offers.Wanted(), patience=MINUTE))
+    admit = admission.admit
+
+    def admit_too_late(session: Session, *given: Any, **named: Any) -> Any:
+        offers.take_down(session, first)
+        return admit(session, *given, **named)
+
+    with monkeypatch.context() as moment:
+        moment.setattr(admission, "admit", admit_too_late)
+        turn = here.tick()
+    assert (turn.served, turn.busy) == ((), True)
+    second = here.do(lambda session: offers.put_up(session, offers.Wanted(), patience=MINUTE))
+
+    assert here.tick().served == (second,)
+    assert here.statuses(job) == [S.QUEUED]
 
 
 def test_a_job_that_is_cancelled_while_it_is_decided_calls_nobody(
