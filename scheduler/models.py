@@ -5,6 +5,7 @@ touches. A job's status is written to ``jobs`` by the same statement that moves 
 between them, so the three never disagree.
 """
 
+import uuid
 from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
@@ -544,6 +545,112 @@ class JobLog(Base):
     message: Mapped[str]
 
     __table_args__ = (Index("ix_job_logs_job_id_id", "job_id", "id"),)
+
+
+class Callback(Base):
+    """What is to be told about one end of a job to whoever asked for it, or was told."""
+
+    __tablename__ = "callbacks"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    owner_id: Mapped[int]
+    delivery_id: Mapped[uuid.UUID] = mapped_column(server_default=text("gen_random_uuid()"))
+    outcome: Mapped[dict[str, Any]]  # of the job at that end: it may have run again since
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]  # none once it was delivered or given up
+    taken_until: Mapped[datetime | None]  # while a courier is about it
+    tries: Mapped[int] = mapped_column(server_default="0")
+    tries_forgiven: Mapped[int] = mapped_column(server_default="0")
+    delivered_at: Mapped[datetime | None]
+    gave_up_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(due_at, delivered_at, gave_up_at) = 1", name="one_thing_is_true_of_it"
+        ),
+        CheckConstraint(
+            "taken_until IS NULL OR due_at IS NOT NULL", name="only_what_is_due_is_taken"
+        ),
+        Index("ix_callbacks_job_id_id", "job_id", "id"),
+        Index(
+            "ix_callbacks_due",
+            "owner_id",
+            "due_at",
+            "id",
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_callbacks_taken",
+            "owner_id",
+            postgresql_where=text("taken_until IS NOT NULL"),
+        ),
+        {"postgresql_with": _BUSY_TABLE},
+    )
+
+
+class CallbackDelivery(Base):
+    """One try at a callback: what the other side answered, or why there was no answer."""
+
+    __tablename__ = "callback_deliveries"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    callback_id: Mapped[int] = mapped_column(ForeignKey("callbacks.id"))
+    number: Mapped[int]
+    at: Mapped[datetime]
+    status_code: Mapped[int | None]
+    error: Mapped[str | None]
+    milliseconds: Mapped[int]
+
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(status_code, error) = 1", name="there_was_an_answer_or_an_error"
+        ),
+        Index("ix_callback_deliveries_callback_id_id", "callback_id", "id"),
+    )
+
+
+class CallbackSecret(Base):
+    """What signs an owner's callbacks. As it is, since a digest could sign nothing."""
+
+    __tablename__ = "callback_secrets"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    secret: Mapped[str]
+    made_at: Mapped[datetime]
+    previous: Mapped[str | None]  # signs as well, until then
+    previous_until: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "(previous IS NULL) = (previous_until IS NULL)", name="a_previous_one_has_an_end"
+        ),
+    )
+
+
+class AuditEntry(Base):
+    """One change that an operator or administrator made."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime]
+    actor_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    actor: Mapped[str]
+    address: Mapped[str | None]  # none for the command line
+    request_id: Mapped[str | None]
+    action: Mapped[str]
+    target: Mapped[str]
+    detail: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        Index("ix_audit_log_at_id", "at", "id"),
+        Index("ix_audit_log_actor", text("lower(actor)"), "at", "id"),
+        Index("ix_audit_log_action", "action", "at", "id"),
+        Index("ix_audit_log_target", "target", "at", "id"),
+    )
 
 
 class Worker(Base):

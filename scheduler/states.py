@@ -147,6 +147,14 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class CallbackState(StrEnum):
+    """What became of a callback."""
+
+    PENDING = "pending"  # is to be sent, or sent again
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+
+
 class Role(StrEnum):
     """What an account may do; each includes the ones before it."""
 

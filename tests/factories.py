@@ -12,6 +12,8 @@ from scheduler import retry
 from scheduler.models import (
     Active,
     Attempt,
+    Callback,
+    CallbackDelivery,
     Dependency,
     Group,
     Job,
@@ -42,6 +44,7 @@ from scheduler.store.submission import Submission
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+END = NOON + MINUTE  # of every finished job
 WORKER = "worker1@test"
 PID = 4242
 
@@ -181,6 +184,27 @@ def make_dependency(
     return made
 
 
+def make_callback(session: Session, job: Job, **columns: Any) -> Callback:
+    """Make what is to be told about *job*, due at once."""
+    due_at = None if {"delivered_at", "gave_up_at"} & set(columns) else NOON
+    outcome = {"status": job.status, "attempt": job.attempt, "finished_at": END.isoformat()}
+    outcome |= dict.fromkeys(("reason", "result", "error_type", "error_message", "started_at"))
+    defaults = {"owner_id": job.owner_id, "outcome": outcome, "created_at": NOON, "due_at": due_at}
+    made = Callback(job_id=job.id, **(defaults | columns))
+    session.add(made)
+    session.flush()
+    return made
+
+
+def make_delivery(session: Session, callback: Callback, **columns: Any) -> CallbackDelivery:
+    defaults = {"number": 1, "at": NOON, "milliseconds": 7}
+    answered = {} if "error" in columns else {"status_code": 503}
+    made = CallbackDelivery(callback_id=callback.id, **(defaults | answered | columns))
+    session.add(made)
+    session.flush()
+    return made
+
+
 def _defaults(owner: User) -> dict[str, Any]:
     return {
         "owner_id": owner.id,
@@ -226,7 +250,7 @@ _COLUMNS: list[tuple[set[JobStatus] | frozenset[JobStatus], dict[str, Any]]] = [
         {"attempt": 1, "queued_at": NOON},
     ),
     ({_S.RUNNING, _S.COMPLETED, _S.FAILED}, {"worker": WORKER, "started_at": NOON}),
-    (FINISHED, {"finished_at": NOON + MINUTE}),
+    (FINISHED, {"finished_at": END}),
     (
         {_S.FAILED},
         {

@@ -65,6 +65,11 @@ def test_the_environment_names_settings_and_holds_no_secret() -> None:
     assert all(":PASSWORD@" in given[name] for name in ("DATABASE_URL", "REDIS_URL"))
 
 
+def test_the_proxy_tells_who_asks_and_is_believed() -> None:
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in (DEPLOY / "nginx.conf").read_text()
+    assert environment()["FAIRQ_PROXIES"] == "1"
+
+
 def test_the_proxy_lets_the_largest_batch_through() -> None:
     limit = re.search(r"client_max_body_size (\d+)m;", (DEPLOY / "nginx.conf").read_text())
 

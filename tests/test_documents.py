@@ -15,8 +15,10 @@ import yaml
 import tasks.kinds
 from local import programs
 from local.programs import ROOT
+from scheduler.callback import BACKOFF, MOST_TRIES, TIMEOUT
 from scheduler.settings import VARIABLES, Settings
-from scheduler.states import MOVES, JobStatus
+from scheduler.states import MOVES, CallbackState, JobStatus
+from scheduler.store.callbacks import AT_ONCE_PER_OWNER, OVERLAP
 from scheduler.store.work import Claim
 from tasks.catalogue import CATALOGUE
 from tasks.context import Context, Notebook
@@ -25,7 +27,14 @@ from tests.readme import snippet, snippets
 from webapp import create_app
 from webapp.cli import tokens, users
 
-NAMES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md")
+NAMES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "deploy/README.md",
+    "docs/callbacks.md",
+)
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = TEXTS["ARCHITECTURE.md"]
 PACKAGES = ("scheduler", "tasks", "webapp", "local")
@@ -127,6 +136,24 @@ def test_every_kind_of_live_message_and_event_is_named() -> None:
 
     assert kinds == quoted("scheduler/events.py", r'"kind": "(\w+)"')
     assert events == emitted
+
+
+def test_the_numbers_told_of_callbacks_are_those_that_hold() -> None:
+    told = " ".join(TEXTS["docs/callbacks.md"].split())
+
+    assert f"after {TIMEOUT.total_seconds():g} s the try has failed" in told
+    assert f"after {BACKOFF['base_delay_seconds']:g} seconds" in told
+    assert f"{BACKOFF['backoff_multiplier']:g} times as long" in told
+    assert f"up to {BACKOFF['max_delay_seconds'] / 3600:g} hour" in told
+    assert f"{MOST_TRIES} tries" in told
+    assert f"signs as well for {OVERLAP.total_seconds() / 3600:g} hours" in told
+    assert f"Of one account {AT_ONCE_PER_OWNER} callbacks" in told
+
+
+def test_the_states_of_a_callback_are_named() -> None:
+    told = TEXTS["docs/callbacks.md"]
+
+    assert f"({', '.join(f'`{state}`' for state in CallbackState)})" in told
 
 
 def test_the_changelog_names_every_ready_type() -> None:

@@ -32,9 +32,11 @@ from scheduler import clock
 from scheduler.errors import JobNotFound
 from scheduler.models import Job, Schedule, Token, User
 from scheduler.states import Role, Scope
+from scheduler.store.audit import Actor
 from webapp.errors import Problem, not_found, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
+from webapp.services import services
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -44,6 +46,15 @@ TOKEN_USE_NOTED_EVERY = timedelta(minutes=1)
 
 SIGN_INS_PER_NAME = "10 per minute"
 SIGN_INS_PER_ADDRESS = "100 per minute"
+
+REQUESTS = "requests"
+"""The name of the limit that FAIRQ_REQUESTS_PER_MINUTE sets."""
+
+REPORTS = "reports"
+"""The name of the limit of what workers report of the jobs they have, as high as that of requests.
+
+One of its own: whatever else a user asks, no worker may lose a job because it was not heard.
+"""
 
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 
@@ -115,6 +126,12 @@ def require(scope: Scope | None = None, role: Role = Role.VIEWER) -> Account:
     return account
 
 
+def actor() -> Actor:
+    """Return the caller as the audit log knows them."""
+    account = require()
+    return Actor(account.username, account.id, request.remote_addr, g.request_id)
+
+
 def check_password(username: str, password: str) -> Account | None:
     """Return the account if the password is right and the account active.
 
@@ -141,9 +158,46 @@ def open_session(account: Account) -> None:
 
 def limit_sign_in(view: View) -> View:
     """Limit how often passwords are tried, per name and address, and per address."""
-    by_name = limiter.shared_limit(SIGN_INS_PER_NAME, "sign-in-name", key_func=_name_and_address)
-    by_address = limiter.shared_limit(SIGN_INS_PER_ADDRESS, "sign-in-address")
+    by_name = limiter.shared_limit(
+        SIGN_INS_PER_NAME,
+        "sign-in-name",
+        key_func=_name_and_address,
+        error_message=f"Too many attempts: the limit for a name is {SIGN_INS_PER_NAME}.",
+    )
+    by_address = limiter.shared_limit(
+        SIGN_INS_PER_ADDRESS,
+        "sign-in-address",
+        error_message=f"Too many attempts: the limit for an address is {SIGN_INS_PER_ADDRESS}.",
+    )
     return cast("View", by_name(by_address(view)))
+
+
+def _most_requests() -> str:
+    return f"{services().settings.requests_per_minute} per minute"
+
+
+def _counting(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    return limiter.shared_limit(
+        _most_requests,
+        name,
+        key_func=lambda: f"user {require().id}",
+        exempt_when=lambda: services().settings.requests_per_minute == 0,
+        error_message=lambda: f"Too many {name}: the limit for each user is {_most_requests()}.",
+    )
+
+
+@_counting(REQUESTS)
+def count_request() -> None:
+    """Count this request of the caller, who is known. Raises RateLimitExceeded if it is too much.
+
+    One that waits for an answer counts once. While the broker is away every web process counts for
+    itself.
+    """
+
+
+@_counting(REPORTS)
+def count_report() -> None:
+    """Count this report of the caller's worker, as ``count_request`` does."""
 
 
 def new_secret() -> str:

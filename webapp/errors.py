@@ -1,6 +1,7 @@
 """What a refusal looks like: problem details (RFC 9457) for programs, a page for people."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -11,10 +12,12 @@ from flask import Flask, Response, g, redirect, render_template, request, url_fo
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
+from redis import RedisError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from scheduler import clock
 from scheduler.errors import (
     BacklogFull,
     DependencyCycle,
@@ -25,6 +28,7 @@ from scheduler.errors import (
     TimingInvalid,
 )
 from webapp.answers import json_body
+from webapp.extensions import limiter
 from webapp.urls import asked_for
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,7 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "lease_lost": HTTPStatus.CONFLICT,
         "not_running": HTTPStatus.CONFLICT,
         "not_retryable": HTTPStatus.CONFLICT,
+        "nothing_to_send": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
         "too_many_schedules": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,
@@ -230,10 +235,20 @@ def _csrf_failed(error: CSRFError) -> ResponseReturnValue:
     return respond(Problem("csrf_failed", error.description or "The CSRF token is missing."))
 
 
+def retry_after(error: RateLimitExceeded) -> str:
+    """Return the seconds after which a limit lets the next one through."""
+    longest: int = error.limit.limit.get_expiry()
+    reached = limiter.current_limit
+    try:
+        resets_at = longest if reached is None else reached.window.reset_time
+    except RedisError:  # gone since it was counted
+        return str(longest)
+    return str(min(max(math.ceil(resets_at - clock.now().timestamp()), 1), longest))
+
+
 def _rate_limited(error: RateLimitExceeded) -> ResponseReturnValue:
-    wait = str(error.limit.limit.get_expiry())
-    detail = "Too many attempts. Wait before trying again."
-    return respond(Problem("rate_limited", detail, headers={"Retry-After": wait}))
+    wait = {"Retry-After": retry_after(error)}
+    return respond(Problem("rate_limited", str(error.description), headers=wait))
 
 
 def _of_http(error: HTTPException) -> ResponseReturnValue:

@@ -3,12 +3,15 @@
 from datetime import timedelta
 
 from flask import Flask, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from scheduler.database import open_redis
 from scheduler.events import Announcer
 from scheduler.settings import Settings
 from webapp import access, cli, errors, headers, health, live, presentation, urls
 from webapp.api import (
+    audit,
+    callbacks,
     dead_letters,
     docs,
     fleet,
@@ -32,6 +35,7 @@ from webapp.views import workers as workers_views
 
 RESOURCES = (
     jobs.bp,
+    callbacks.bp,
     pull.bp,
     simplequeue.bp,
     dead_letters.bp,
@@ -40,6 +44,7 @@ RESOURCES = (
     people.bp,
     policy.bp,
     fleet.bp,
+    audit.bp,
     health.bp,
     docs.bp,
 )
@@ -71,6 +76,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.from_mapping(_config(settings))
     redis = open_redis(settings, socket_timeout=REDIS_PATIENCE.total_seconds())
     app.extensions["fairq"] = Services(settings, redis, Announcer(redis), Desk())
+    _believe_proxies(app, settings.proxies)
     for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation):
         part.init_app(app)
     app.before_request(_guard_pages)
@@ -79,6 +85,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     live.init_app(app, settings)
     cli.init_app(app)
     return app
+
+
+def _believe_proxies(app: Flask, count: int) -> None:
+    """Take the address of a request from that many proxies, which have it from each other."""
+    if count:
+        believing = ProxyFix(app.wsgi_app, x_for=count, x_proto=0, x_host=0)
+        app.wsgi_app = believing  # type: ignore[method-assign]  # Flask's documented way to add middleware
 
 
 def _config(settings: Settings) -> dict[str, object]:
@@ -109,8 +122,11 @@ def _config(settings: Settings) -> dict[str, object]:
 def _guard_pages() -> None:
     """Let pages take sessions only, and check the CSRF token of every form, signing in included.
 
-    A page asks for no scope, so a token that has few must not reach it.
+    A page asks for no scope, so a token that has few must not reach it. Requests of whoever is
+    signed in are counted.
     """
     if request.blueprint in {page.name for page in PAGES}:
         access.take_session()
         csrf.protect()
+        if access.caller() is not None:
+            access.count_request()

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from webapp.endpoints import Endpoint
+from webapp.endpoints import OVERSEERS, Endpoint
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.schemas import ProblemDetails
 
@@ -21,12 +21,24 @@ _HEADERS: Mapping[str, str] = {
     " without a `job_id`.",
 }
 
+_WAIT_FIRST = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which it is worth asking again.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
 _INTRODUCTION = """\
 Jobs in, results out: the contract of a Fairq server.
 
 Send `Authorization: Bearer <token>`; the first token comes from `POST /tokens` with username and
 password. Errors are problem details (RFC 9457) with a stable `code`. Lists are keyset pages: pass
-`next_cursor` on as `cursor` until it is null."""
+`next_cursor` on as `cursor` until it is null.
+
+Too much is refused: 429 for more requests than a user may make in a minute, for more unfinished
+jobs than a backlog takes, and for guessing passwords; 413 and 422 for bodies that are too large,
+too deep or have too many keys."""
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
@@ -95,7 +107,15 @@ def _description(endpoint: Endpoint) -> str:
     if endpoint.is_open:
         return endpoint.description
     scope = "" if endpoint.scope is None else f", tokens the scope `{endpoint.scope}`"
-    return f"{endpoint.description}\n\nNeeds the role `{endpoint.role}`{scope}."
+    needs = f"Needs the role `{endpoint.role}`{scope}."
+    return f"{endpoint.description}\n\n{needs}{_audited(endpoint)}"
+
+
+def _audited(endpoint: Endpoint) -> str:
+    if not endpoint.audits:
+        return ""
+    always = endpoint.role in OVERSEERS
+    return f" Audited as `{endpoint.audits}`{'' if always else ' if it is about somebody else'}."
 
 
 def _path_parameters(endpoint: Endpoint) -> Iterable[dict[str, Any]]:
@@ -141,6 +161,7 @@ def _problems(endpoint: Endpoint, references: _References) -> dict[str, Any]:
         str(int(status)): {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{c}`' for c in codes)}",
             "content": {MEDIA_TYPE: {"schema": schema}},
+            **({"headers": _RETRY_AFTER} if status in _WAIT_FIRST else {}),
         }
         for status, codes in sorted(by_status.items())
         if status not in endpoint.answers
@@ -151,7 +172,7 @@ def codes_of(endpoint: Endpoint) -> list[str]:
     """Return the codes of every refusal a route may answer with."""
     codes = [*endpoint.refuses, "internal_error", "unavailable"]
     if not endpoint.is_open:
-        codes += ["unauthenticated", "forbidden"]
+        codes += ["unauthenticated", "forbidden", "rate_limited"]
     if endpoint.scope is not None:
         codes.append("insufficient_scope")
     if not endpoint.is_open and endpoint.method != "GET":

@@ -4,18 +4,21 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from flask import g
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from scheduler.errors import SubmissionRefused, TimingInvalid
 from scheduler.models import Schedule
 from scheduler.store import schedules, submission
+from scheduler.store.submission import Submitted
 from scheduler.ticks import Timing
+from webapp import audit
 from webapp.access import Account
 from webapp.answers import utc
 from webapp.errors import FieldError, Problem
 from webapp.schemas import JobTemplate, SchedulePatch, ScheduleRequest
-from webapp.submitting import owner_for
+from webapp.submitting import check_callback, owner_for
 
 LIMIT = 1_000
 """Schedules of one owner: the leader looks at all that are due in every turn."""
@@ -37,11 +40,12 @@ def add(session: Session, account: Account, body: ScheduleRequest, *, now: datet
     if not schedules.add(session, schedule):
         message = f"{body.name!r} is taken; change that schedule, or give this one another name"
         raise Problem("name_taken", f"name: {message}.", (FieldError("name", message),))
+    audit.note_about_schedule("schedules.create", schedule)
     return schedule
 
 
 def change(session: Session, schedule: Schedule, body: SchedulePatch) -> None:
-    """Change what was sent of a schedule that is locked."""
+    """Change what was sent of a schedule that is locked; the audit log is told which fields."""
     columns = body.model_dump(exclude_unset=True, exclude={"template"})
     if "cron" in columns:
         columns["every_seconds"] = None
@@ -50,6 +54,22 @@ def change(session: Session, schedule: Schedule, body: SchedulePatch) -> None:
     if "template" in body.model_fields_set:
         columns["template"] = _checked(session, schedule.owner_id, body.template)
     schedules.change(session, schedule, columns)
+    changed = sorted(body.model_fields_set)
+    audit.note_about_schedule("schedules.change", schedule, {"fields": changed})
+
+
+def delete(session: Session, schedule: Schedule) -> None:
+    """Delete a schedule; the jobs it has made stay."""
+    audit.note_about_schedule("schedules.delete", schedule)
+    session.delete(schedule)
+
+
+def run(session: Session, schedule: Schedule, *, key: str | None = None) -> Submitted:
+    """Make a job of a schedule that is locked. Raises a SubmissionRefused."""
+    submitted = schedules.run_now(session, schedule, key=key, request_id=g.request_id)
+    for move in submitted.moves:
+        audit.note_about_schedule("schedules.run", schedule, {"job_id": move.job_id})
+    return submitted
 
 
 def schedule_to_json(schedule: Schedule, owner: str, *, now: datetime) -> dict[str, Any]:
@@ -80,6 +100,7 @@ def _checked(session: Session, owner_id: int, template: JobTemplate) -> dict[str
 
     A full backlog is no reason to refuse it: there may be room when its time comes.
     """
+    check_callback(template.callback_url, "template.callback_url")
     kept = template.model_dump(mode="json", exclude_unset=True)
     try:
         submission.check(session, owner_id, schedules.submission_of(kept))

@@ -31,6 +31,7 @@ from scheduler.states import (
     GROUPS,
     HIGHEST_LEVEL,
     LOWEST_LEVEL,
+    CallbackState,
     CancelReason,
     CatchUp,
     Condition,
@@ -94,8 +95,8 @@ def _printable(text: str) -> str:
 
 
 def _http_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    parts = urlsplit(_printable(text))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("must be an http or https address")
     return text
 
@@ -401,6 +402,46 @@ class EventList(Answer):
 
     events: list[EventAnswer]
     next_cursor: str | None
+
+
+class CallbackTry(Answer):
+    """One try at a callback: the status of the answer, or why there was none."""
+
+    number: int
+    at: AwareDatetime
+    status_code: int | None
+    error: str | None
+    milliseconds: int
+
+
+class CallbackAnswer(Answer):
+    """What is told about one end of a job."""
+
+    delivery_id: str = Field(description="As in `Fairq-Delivery`, the same at every try.")
+    state: CallbackState
+    status: JobStatus = Field(description="In which the job ended.")
+    created_at: AwareDatetime
+    next_try_at: AwareDatetime | None
+    delivered_at: AwareDatetime | None
+    gave_up_at: AwareDatetime | None
+    tries: list[CallbackTry] = Field(description="First to last, as far as they are remembered.")
+
+
+class CallbackList(Answer):
+    """One page of a job's callbacks, newest first."""
+
+    callbacks: list[CallbackAnswer]
+    next_cursor: str | None
+
+
+class CallbackSecret(Answer):
+    """What signs the callbacks of an account."""
+
+    secret: str
+    created_at: AwareDatetime
+    previous_until: AwareDatetime | None = Field(
+        description="Until when the secret before signs as well."
+    )
 
 
 # Asking for jobs
@@ -1373,6 +1414,42 @@ class Readiness(Answer):
 
     ready: bool
     checks: dict[str, Check]
+
+
+# The audit log
+
+
+class AuditQuery(Page):
+    """Which entries of the audit log."""
+
+    actor: Name | None = Field(
+        default=None, description="A user name, or `command line`, however it is capitalised."
+    )
+    action: Name | None = Field(default=None, examples=["users.change", "policy.change"])
+    target: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+        default=None, examples=["users/ann", "queues/low", "jobs/ann/report-7"]
+    )
+    after: Instant | None = None
+    before: Instant | None = None
+
+
+class AuditAnswer(Answer):
+    """One change."""
+
+    at: AwareDatetime
+    actor: str
+    address: str | None = Field(description="Where the request came from.")
+    request_id: str | None
+    action: str
+    target: str
+    detail: dict[str, Any] = Field(description="What was, and what it became; never a secret.")
+
+
+class AuditList(Answer):
+    """One page of changes, newest first."""
+
+    entries: list[AuditAnswer]
+    next_cursor: str | None
 
 
 class FieldProblem(Answer):

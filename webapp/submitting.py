@@ -8,12 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler import outbound
 from scheduler.errors import SubmissionRefused
 from scheduler.models import User
 from scheduler.states import Role, class_of
 from scheduler.store.moves import Move
 from scheduler.store.submission import Submission, Submitted, submit
-from webapp import queries
+from webapp import audit, queries
 from webapp.access import Account
 from webapp.errors import FieldError, Problem
 from webapp.extensions import db
@@ -80,6 +81,7 @@ def _take_in(
     *,
     batch: bool,
 ) -> Intake:
+    _check_callbacks(requests, batch=batch)
     owners = _owners(session, account, requests, batch=batch)
     ids = [0] * len(requests)
     duplicates: set[int] = set()
@@ -91,6 +93,7 @@ def _take_in(
             ids[place] = number
         duplicates |= submitted.duplicates
         moves += submitted.moves
+        audit.note_submission(owner_id, [move.job_id for move in submitted.moves])
     views = queries.jobs_by_ids(
         session,
         set(ids),
@@ -123,6 +126,20 @@ def _submit(
 def _by_owner(owners: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
     for owner_id in sorted(set(owners)):
         yield owner_id, [place for place, owner in enumerate(owners) if owner == owner_id]
+
+
+def check_callback(url: str | None, path: str) -> None:
+    """Refuse what the courier would: addresses that are private whoever resolves them."""
+    if url is None or services().settings.allow_private_http:
+        return
+    if outbound.is_private(url):
+        message = "leads to a private address, where callbacks do not go"
+        raise Problem("validation_failed", f"{path} {message}.", (FieldError(path, message),))
+
+
+def _check_callbacks(requests: Sequence[JobRequest], *, batch: bool) -> None:
+    for place, one in enumerate(requests):
+        check_callback(one.callback_url, f"jobs.{place}.callback_url" if batch else "callback_url")
 
 
 def _owners(

@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 
 _REASONS = "ck_jobs_cancelled_jobs_have_a_reason"
 _KNOWN = "'cancelled_by_itself', 'cancelled_by_user', 'deadline_passed', 'dependency_failed'"

@@ -6,12 +6,13 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from scheduler.states import CancelReason
-from scheduler.store.moves import Move, lock, make, verb
+from scheduler.store.moves import OUTCOME, Move, lock, make, verb
 
 HEARD_WITHIN = timedelta(seconds=30)
 """How long a pull worker has to hear that its job is to stop, and to stop it."""
 
-_CANCEL_WAITING = verb("""
+_CANCEL_WAITING = verb(
+    f"""
 WITH target AS (
     SELECT id, status, owner_id, rank, due_at, start_by FROM jobs
     WHERE id = ANY(:jobs) AND status = ANY(:to_cancelled) AND status <> :is_running
@@ -47,9 +48,12 @@ moved AS (
     SET status = :is_cancelled, reason = :reason, finished_at = now()
     FROM target WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
-              jsonb_build_object('reason', jobs.reason, 'from', target.status) AS data
+              jsonb_build_object('reason', jobs.reason, 'from', target.status) AS data,
+              {OUTCOME}
 )
-""")
+""",
+    ends=True,
+)
 
 _REQUEST_CANCEL = verb("""
 WITH target AS (

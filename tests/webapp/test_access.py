@@ -15,6 +15,7 @@ from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
 from tests.factories import (
     NOON,
+    make_callback,
     make_group,
     make_job,
     make_schedule,
@@ -83,6 +84,10 @@ ROUTES = (
     Row("GET", f"{JOB_RULE}/logs", ONE_JOB, READERS),
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
+    Row("GET", f"{JOB_RULE}/callbacks", ONE_JOB),
+    Row("POST", f"{JOB_RULE}/callbacks/retry", (401, 403, 200, 404, 200, 200, 403)),
+    Row("GET", "/me/callback-secret", SIGNED_IN),
+    Row("POST", "/me/callback-secret", SIGNED_IN),
     Row("PATCH", f"{JOB_RULE}/cancel", (401, 403, 200, 404, 200, 200, 403), READERS),
     Row("POST", f"{JOB_RULE}/retry", (401, 403, 409, 404, 409, 409, 403)),
     Row("POST", "/jobs/next", (401, 403, 204, 204, 204, 204, 403), body={"worker": "w"}),
@@ -138,6 +143,7 @@ ROUTES = (
     Row("POST", "/queues/<name>/resume", OPERATORS, path="/queues/low/resume"),
     Row("POST", "/types/<name>/pause", OPERATORS, path="/types/simulate/pause"),
     Row("POST", "/types/<name>/resume", OPERATORS, path="/types/simulate/resume"),
+    Row("GET", "/audit", ADMINS),
     Row("GET", "/workers", OPERATORS, "operator admin"),
     Row("GET", "/types", SIGNED_IN),
     Row("GET", "/stats", SIGNED_IN),
@@ -229,6 +235,7 @@ def scene(app: Flask, store: Session) -> Callable[..., Scene]:
                 attempt=1, data={"told": MARK},
             )
         )  # fmt: skip
+        make_callback(store, job)
         make_schedule(store, owner, job.job_id)
         token = Token(
             user_id=owner.id, name="theirs", secret_hash=asker.encode(), scopes=[], created_at=NOON

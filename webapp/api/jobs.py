@@ -11,7 +11,7 @@ from scheduler.models import Job
 from scheduler.states import JobClass, JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
 from scheduler.store.revival import run_again
-from webapp import access, queries, serialise
+from webapp import access, audit, queries, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import Problem, prefers_html
@@ -58,6 +58,7 @@ bp = Resource("api_jobs", __name__)
     answers={201: JobAnswer, 200: JobAnswer},
     refuses=_REFUSALS,
     headers=("Idempotency-Key",),
+    audits="jobs.submit",
 )
 def submit_job(body: JobRequest) -> Response:
     """201 with the new job, or 200 with the one that is there and has the same content."""
@@ -80,6 +81,7 @@ def submit_job(body: JobRequest) -> Response:
     refuses=_REFUSALS,
     headers=("Idempotency-Key",),
     body_limit=BATCH_BODY_LIMIT,
+    audits="jobs.submit",
 )
 def submit_batch(body: BatchRequest) -> Response:
     """Jobs of a batch may wait for one another in any order. 200 if all of them were there."""
@@ -143,6 +145,7 @@ def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     answers={200: JobAnswer},
     query=OwnerQuery,
     refuses=("not_cancellable", "ambiguous_job_id"),
+    audits="jobs.cancel",
 )
 def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     """A waiting job is cancelled at once, a running one as soon as it has stopped."""
@@ -152,6 +155,8 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     session.refresh(job)
     if not moves and is_final(JobStatus(job.status)):
         raise Problem("not_cancellable", f"The job is {job.status}.")
+    if moves:
+        audit.note_about_job("jobs.cancel", job)
     answered = _one(job)
     finish(moves)
     return answer(answered)
@@ -166,6 +171,7 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     answers={200: JobAnswer},
     query=OwnerQuery,
     refuses=("not_retryable", "ambiguous_job_id"),
+    audits="jobs.retry",
 )
 def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     """With fresh attempts, at the end of its owner's line; what was cancelled with it follows.
@@ -176,6 +182,8 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     job = access.find_job(access.require(), job_id, query.owner)
     moves = run_again(session, [job.id])
     session.refresh(job)
+    if moves:
+        audit.note_about_job("jobs.retry", job)
     if prefers_html():
         return retried(job, moves)
     if not moves:

@@ -1,12 +1,11 @@
 """Schedules: templates of jobs that are made at certain times."""
 
-from flask import Response, g, url_for
+from flask import Response, url_for
 from flask.typing import ResponseReturnValue
 
 from scheduler import clock
 from scheduler.models import Schedule, User
 from scheduler.states import Role, Scope
-from scheduler.store.schedules import run_now
 from webapp import access, queries, schedules, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
@@ -56,6 +55,7 @@ def list_schedules(query: OwnerPage) -> ResponseReturnValue:
     scope=Scope.SUBMIT,
     role=Role.USER,
     body=ScheduleRequest,
+    audits="schedules.create",
     answers={201: ScheduleAnswer},
     refuses=("name_taken", "too_many_schedules", "unknown_owner", *_REFUSALS),
 )
@@ -109,6 +109,7 @@ def read_schedule(name: str, query: OwnerQuery) -> ResponseReturnValue:
     scope=Scope.SUBMIT,
     role=Role.USER,
     body=SchedulePatch,
+    audits="schedules.change",
     answers={200: ScheduleAnswer},
     query=OwnerQuery,
     refuses=("ambiguous_name", *_REFUSALS),
@@ -130,13 +131,14 @@ def change_schedule(name: str, body: SchedulePatch, query: OwnerQuery) -> Respon
     scope=Scope.SUBMIT,
     role=Role.USER,
     answers={204: None},
+    audits="schedules.delete",
     query=OwnerQuery,
     refuses=("ambiguous_name",),
 )
 def delete_schedule(name: str, query: OwnerQuery) -> Response:
     """The jobs it has made stay, and go on."""
     schedule = access.find_schedule(access.require(), name, query.owner, lock=True)
-    db.session.delete(schedule)
+    schedules.delete(db.session(), schedule)
     db.session.commit()
     return Response(status=204)
 
@@ -148,6 +150,7 @@ def delete_schedule(name: str, query: OwnerQuery) -> Response:
     scope=Scope.SUBMIT,
     role=Role.USER,
     answers={201: JobAnswer, 200: JobAnswer},
+    audits="schedules.run",
     query=OwnerQuery,
     refuses=("ambiguous_name", "unknown_owner", "backlog_full", "job_id_conflict", *_REFUSALS),
     headers=("Idempotency-Key",),
@@ -159,7 +162,7 @@ def run_schedule(name: str, query: OwnerQuery) -> Response:
     """
     session = db.session()
     schedule = access.find_schedule(access.require(), name, query.owner, lock=True)
-    made = run_now(session, schedule, key=idempotency_key(), request_id=g.request_id)
+    made = schedules.run(session, schedule, key=idempotency_key())
     is_there = bool(made.duplicates)
     views = queries.jobs_by_ids(session, made.ids, are_new=not is_there, have_links=True)
     job = serialise.job_to_json(views[made.ids[0]], now=clock.now()) | {"duplicate": is_there}

@@ -9,7 +9,8 @@ from redis import Redis
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from scheduler.events import Standing, read_standing, to_rfc3339
+from scheduler.clock import to_rfc3339
+from scheduler.events import Standing, read_standing
 from scheduler.models import Active, Job, JobEvent, JobLog, Ready, User
 from scheduler.states import FINISHED, UNFINISHED, JobClass, JobStatus
 from scheduler.store import fleet

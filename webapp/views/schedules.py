@@ -20,7 +20,6 @@ from scheduler.errors import FairqError, SubmissionRefused, TimingInvalid
 from scheduler.models import Schedule, User
 from scheduler.states import Role
 from scheduler.store.moves import Move
-from scheduler.store.schedules import run_now
 from webapp import access, queries, schedules
 from webapp.errors import Problem
 from webapp.extensions import db
@@ -117,7 +116,7 @@ def _save(schedule: Schedule) -> ResponseReturnValue:
         return schedule_page(schedule, form)
     try:
         schedules.change(session, schedule, wanted)
-    except (SubmissionRefused, TimingInvalid) as refusal:
+    except (SubmissionRefused, TimingInvalid, Problem) as refusal:
         session.rollback()
         _explain(form, refusal)
         return schedule_page(schedule, form)
@@ -153,11 +152,11 @@ def _resume(session: Session, schedule: Schedule) -> _Done:
 
 
 def _run(session: Session, schedule: Schedule) -> _Done:
-    return run_now(session, schedule).moves, "runs now"
+    return schedules.run(session, schedule).moves, "runs now"
 
 
 def _delete(session: Session, schedule: Schedule) -> _Done:
-    session.delete(schedule)
+    schedules.delete(session, schedule)
     return [], "is deleted; the jobs it has made stay"
 
 

@@ -15,10 +15,12 @@ import pytest
 from sqlalchemy import ColumnElement, Connection, Engine, Select, event, select, text, true
 from sqlalchemy.orm import Session
 
+from scheduler.callback import Reply
 from scheduler.models import Job, JobEvent, JobLog, Schedule, User
 from scheduler.states import Condition, FeedKind, JobStatus, Overlap, Role
 from scheduler.store import (
     admission,
+    callbacks,
     dependencies,
     picture,
     recovery,
@@ -50,6 +52,9 @@ from webapp.access import Account
 S = JobStatus
 LARGE = {
     "attempts",
+    "audit_log",
+    "callback_deliveries",
+    "callbacks",
     "dependencies",
     "job_events",
     "job_logs",
@@ -160,6 +165,25 @@ SELECT id, 'nightly' || mod(id, 5000), '{"type": "simulate"}', '0 0 * * *', 'UTC
        false, '2050-01-01', '2050-01-01', now()
 FROM users;
 
+INSERT INTO callbacks (job_id, owner_id, outcome, created_at, due_at, delivered_at, tries)
+SELECT id, owner_id, '{"status": "completed", "error_type": null, "error_message": null,
+       "started_at": null, "finished_at": null, "reason": null, "result": null, "attempt": 1}',
+       now(),
+       CASE WHEN mod(id, 2) = 0 THEN now() - interval '1 s' END,
+       CASE WHEN mod(id, 2) = 1 THEN now() END, 1
+FROM jobs WHERE status IN ('completed', 'ready');
+
+INSERT INTO callback_deliveries (callback_id, number, at, status_code, milliseconds)
+SELECT id, 1, now(), 503, 5 FROM callbacks;
+
+INSERT INTO callback_secrets (user_id, secret, made_at)
+SELECT DISTINCT owner_id, 'x', now() FROM callbacks;
+
+INSERT INTO audit_log (at, actor, action, target, detail)
+SELECT now() - make_interval(secs => n), 'boss' || mod(n, 100), 'users.change',
+       'users/' || mod(n, 1000), '{}'
+FROM generate_series(1, 20000) AS n;
+
 INSERT INTO meters (owner_id, tag) SELECT id, CASE WHEN mod(id, 100) = 0 THEN 1 END FROM users;
 
 ANALYZE
@@ -231,6 +255,11 @@ def _forget(filled: Filled) -> object:
     )
 
 
+def _note(filled: Filled) -> object:
+    call = callbacks.take(filled.session, limit=8)[0]
+    return callbacks.note(filled.session, call, Reply(5, status_code=503), again_in=MINUTE)
+
+
 def _admit(filled: Filled) -> object:
     wanted = [
         admission.Admitted(job, 0.1, express=False, expected_seconds=1.0)
@@ -292,6 +321,11 @@ ACTS: dict[str, Callable[[Filled], object]] = {
     ),
     "discard": lambda f: discard(f.session, f.jobs[S.FAILED][:5]),
     "forget": _forget,
+    "take callbacks": lambda f: callbacks.take(f.session, limit=8),
+    "note a callback": _note,
+    "send a callback again": lambda f: callbacks.send_again(f.session, f.jobs[S.COMPLETED][0]),
+    "read a secret": lambda f: callbacks.secret_of(f.session, f.owner),
+    "change a secret": lambda f: callbacks.rotate_secret(f.session, f.owner),
 }
 
 
@@ -472,6 +506,21 @@ def test_a_statement_that_reads_everything_is_noticed(filled: Filled) -> None:
         _read_whole(plan) for plan in _plans(filled.session.connection(), statement, parameters)
     ]
     assert read == [{"jobs"}, {"jobs"}]
+
+
+def test_owners_with_callbacks_are_found_without_reading_the_callbacks(filled: Filled) -> None:
+    statements = _statements(filled, ACTS["take callbacks"])
+    taking, *_ = [each for each in statements if "RECURSIVE owners" in each[0]]
+    nested = filled.session.begin_nested()
+
+    explained = filled.session.connection().exec_driver_sql(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + taking[0], taking[1]
+    )
+
+    plan = explained.scalar_one()[0]["Plan"]
+    nested.rollback()
+    assert plan["Actual Rows"] == 8
+    assert _rows_scanned(plan) < 1000
 
 
 def test_owners_in_line_are_found_without_reading_the_lines(filled: Filled) -> None:
