@@ -163,6 +163,10 @@ def test_a_template_is_kept_as_it_was_said(ann: Person) -> None:
         ({"template": {"type": "simulate", "delay_seconds": 5}}, "template.delay_seconds"),
         ({"template": {"type": "simulate", "start_by": "2030-01-01T00:00Z"}}, "template.start_by"),
         ({"template": {"type": "simulate", "owner": "bob"}}, "template.owner"),
+        (
+            {"template": {"type": "simulate", "callback_url": "http://127.0.0.1/"}},
+            "template.callback_url",
+        ),
         ({"template": {"type": "simulate", "priority": "urgent"}}, "template.priority"),
     ],
 )
