@@ -47,7 +47,7 @@ VARIABLES = (
         "no",
         "let http_request and callbacks reach private addresses",
     ),
-    Variable("FAIRQ_REQUESTS_PER_MINUTE", "6000", "most requests of one user; 0 for no limit"),
+    Variable("FAIRQ_REQUESTS_PER_MINUTE", "30000", "most requests of one user; 0 for no limit"),
     Variable("FAIRQ_PROXIES", "0", "how many proxies before the web server tell who asks"),
     Variable("FAIRQ_COOKIE_SECURE", "no", "send the session cookie over HTTPS only"),
     Variable("FAIRQ_KEEP_FINISHED_DAYS", "30", "how long completed and cancelled jobs are kept"),

@@ -33,7 +33,7 @@ def test_what_is_not_set_has_its_documented_default() -> None:
     assert settings.worker_memory_mb == 4096
     assert settings.smtp_url is None
     assert settings.allow_private_http is False
-    assert (settings.requests_per_minute, settings.proxies) == (6000, 0)
+    assert (settings.requests_per_minute, settings.proxies) == (30_000, 0)
     assert settings.cookie_secure is False
     assert settings.log_level == "INFO"
     assert settings.home == Path("var").resolve()
