@@ -36,12 +36,14 @@ from scheduler.states import (
     FINISHED,
     UNFINISHED,
     CancelReason,
+    CatchUp,
     Condition,
     Executor,
     FeedKind,
     JobClass,
     JobStatus,
     Outcome,
+    Overlap,
     Role,
 )
 
@@ -307,6 +309,14 @@ class Job(Base):
             "finished_at",
             postgresql_where=text("finished_at IS NOT NULL"),
         ),
+        Index(
+            "ix_jobs_schedule",
+            "owner_id",
+            "schedule",
+            "status",
+            "id",
+            postgresql_where=text("schedule IS NOT NULL"),
+        ),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         {
             "postgresql_with": {
@@ -368,6 +378,7 @@ class Active(Base):
     lease_until: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
     executor: Mapped[str]
+    cancel_reason: Mapped[str | None]  # why, once it has stopped
 
     __table_args__ = (
         CheckConstraint(
@@ -409,6 +420,46 @@ class Timer(Base):
     __table_args__ = (
         CheckConstraint("kind IN ('due', 'deadline')", name="kind_is_known"),
         {"postgresql_with": _BUSY_TABLE},
+    )
+
+
+class Schedule(Base):
+    """A template of jobs, and when one is made of it."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str]
+    template: Mapped[dict[str, Any]]  # as a submission says it
+    cron: Mapped[str | None]
+    every_seconds: Mapped[int | None]
+    timezone: Mapped[str]
+    overlap: Mapped[str]
+    catch_up: Mapped[str]
+    paused: Mapped[bool]
+    next_at: Mapped[datetime]  # the first tick that was not seen to
+    due_at: Mapped[datetime]  # when the leader looks at it: then, or later
+    last_job_id: Mapped[str | None]
+    last_run_at: Mapped[datetime | None]
+    last_error_code: Mapped[str | None]
+    last_error: Mapped[str | None]
+    last_error_at: Mapped[datetime | None]
+    skipped: Mapped[int] = mapped_column(server_default="0")  # ticks that an unfinished job cost
+    last_skipped_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 160", name="name_length"),
+        CheckConstraint("(cron IS NULL) <> (every_seconds IS NULL)", name="one_way_to_tell_when"),
+        CheckConstraint("every_seconds > 0", name="time_passes"),
+        CheckConstraint(_one_of("overlap", Overlap), name="overlap_is_known"),
+        CheckConstraint(_one_of("catch_up", CatchUp), name="catch_up_is_known"),
+        CheckConstraint("due_at >= next_at", name="looked_at_when_due"),
+        Index("uq_schedules_owner_id_name", "owner_id", "name", unique=True),
+        Index("ix_schedules_name", "name"),
+        Index("ix_schedules_due_at", "due_at", "id", postgresql_where=text("NOT paused")),
+        {"postgresql_with": {"fillfactor": "80"}},
     )
 
 

@@ -105,6 +105,23 @@ class CancelReason(StrEnum):
     DEPENDENCY_FAILED = "dependency_failed"
     DEADLINE_PASSED = "deadline_passed"
     BY_ITSELF = "cancelled_by_itself"  # its handler found nothing to do
+    REPLACED = "replaced_by_schedule"  # a later tick of its schedule took its place
+
+
+class Overlap(StrEnum):
+    """What a tick does while an earlier job of its schedule is unfinished."""
+
+    SKIP = "skip"  # makes no job
+    QUEUE = "queue"  # makes its job all the same
+    REPLACE = "replace"  # cancels the unfinished ones
+
+
+class CatchUp(StrEnum):
+    """Which of the ticks that were missed make jobs."""
+
+    NONE = "none"
+    LATEST = "latest"
+    ALL = "all"
 
 
 class Condition(StrEnum):

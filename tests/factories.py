@@ -23,6 +23,7 @@ from scheduler.models import (
     JobType,
     PolicyVersion,
     Ready,
+    Schedule,
     Timer,
     User,
     Worker,
@@ -33,10 +34,12 @@ from scheduler.states import (
     DEFAULT_LEVEL,
     FINISHED,
     CancelReason,
+    CatchUp,
     Condition,
     Executor,
     JobClass,
     JobStatus,
+    Overlap,
     Role,
 )
 from scheduler.store.policy import current_policy
@@ -174,6 +177,32 @@ def make_lines(session: Session, job: Job, messages: Sequence[str], **columns: A
     fields = {"job_id": job.id, **defaults, **columns}
     made = [JobLog(message=message, **fields) for message in messages]
     session.add_all(made)
+    session.flush()
+    return made
+
+
+def make_schedule(
+    session: Session, owner: User, name: str = "nightly", template: Any = None, **columns: Any
+) -> Schedule:
+    """Make a schedule that is due at *next_at*: at noon, and every minute from then on."""
+    defaults: dict[str, Any] = {
+        "cron": None if columns.get("every_seconds") else "* * * * *",
+        "timezone": "UTC",
+        "overlap": Overlap.QUEUE,
+        "catch_up": CatchUp.ALL,
+        "paused": False,
+        "next_at": NOON,
+        "due_at": columns.get("next_at", NOON),
+        "skipped": 0,
+        "created_at": NOON,
+    }
+    made = Schedule(
+        owner_id=owner.id,
+        name=name,
+        template={"type": "simulate"} | (template or {}),
+        **(defaults | columns),
+    )
+    session.add(made)
     session.flush()
     return made
 

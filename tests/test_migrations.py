@@ -13,7 +13,14 @@ from local.process import Program
 from scheduler.models import Base
 from scheduler.settings import database_url
 from scheduler.states import JobStatus
-from tests.factories import make_callback, make_group, make_job, make_user, make_worker
+from tests.factories import (
+    make_callback,
+    make_group,
+    make_job,
+    make_schedule,
+    make_user,
+    make_worker,
+)
 from tests.services import Services, clean_environment, run_to_end
 
 S = JobStatus
@@ -216,6 +223,16 @@ ILLEGAL_ROWS = {
     "ck_users_role_is_known": "UPDATE users SET role = 'owner'",
     "uq_users_username": "INSERT INTO users (username, password_hash, role, created_at)"
     " VALUES ('ANN', '!', 'user', now())",
+    "ck_schedules_name_length": "UPDATE schedules SET name = ''",
+    "ck_schedules_one_way_to_tell_when": "UPDATE schedules SET every_seconds = 5",
+    "ck_schedules_time_passes": "UPDATE schedules SET cron = NULL, every_seconds = 0",
+    "ck_schedules_overlap_is_known": "UPDATE schedules SET overlap = 'both'",
+    "ck_schedules_catch_up_is_known": "UPDATE schedules SET catch_up = 'some'",
+    "ck_schedules_looked_at_when_due": "UPDATE schedules SET due_at = next_at - interval '1 s'",
+    "uq_schedules_owner_id_name": "INSERT INTO schedules (owner_id, name, template, cron,"
+    " timezone, overlap, catch_up, paused, next_at, due_at, created_at) SELECT owner_id, name,"
+    " template, cron, timezone, overlap, catch_up, paused, next_at, due_at, now() FROM schedules",
+    "fk_schedules_owner_id": "UPDATE schedules SET owner_id = 0",
     "ck_timers_kind_is_known": "INSERT INTO timers VALUES (now(), :job, 'alarm')",
     "ck_dependencies_nobody_waits_for_itself": "INSERT INTO dependencies"
     " VALUES (:job, :job, 'completed')",
@@ -260,6 +277,7 @@ def test_an_illegal_row_is_refused(session: Session, constraint: str) -> None:
     make_group(session)
     owner = make_user(session, "ann")
     job, other = make_job(session, owner), make_job(session, owner, S.RUNNING)
+    make_schedule(session, owner)
     make_callback(session, job)
     parameters = {"job": job.id, "other": other.id}
     statement = text(ILLEGAL_ROWS[constraint])

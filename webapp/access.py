@@ -26,13 +26,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
 
 from scheduler import clock
 from scheduler.errors import JobNotFound
-from scheduler.models import Job, Token, User
+from scheduler.models import Job, Schedule, Token, User
 from scheduler.states import Role, Scope
 from scheduler.store.audit import Actor
-from webapp.errors import Problem, unauthenticated
+from webapp.errors import Problem, not_found, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
 from webapp.services import services
@@ -211,10 +212,12 @@ def hash_secret(secret: str) -> bytes:
 
 def visible_jobs(account: Account, owner: str | None = None) -> ColumnElement[bool]:
     """Return the condition on ``jobs`` that every read starts from; *owner* narrows it."""
-    if account.sees_everybody:
-        return true() if owner is None else Job.owner_id == _id_of(owner)
-    mine = Job.owner_id == account.id
-    return mine if owner in {None, account.username} else and_(mine, false())
+    return _visible(Job.owner_id, account, owner)
+
+
+def visible_schedules(account: Account, owner: str | None = None) -> ColumnElement[bool]:
+    """Return the condition on ``schedules`` that every read starts from; *owner* narrows it."""
+    return _visible(Schedule.owner_id, account, owner)
 
 
 def whose(account: Account, owner: str | None) -> int | None:
@@ -264,6 +267,39 @@ def _the_one_meant(account: Account, name: str, several: Sequence[tuple[int, int
         detail = f"Several users have a job with the id {name}; say whose with owner."
         raise Problem("ambiguous_job_id", detail)
     return own[0] if own else several[0][0]
+
+
+def find_schedule(
+    account: Account, name: str, owner: str | None = None, *, lock: bool = False
+) -> Schedule:
+    """Return a schedule the caller may see, kept from everybody else until the commit by *lock*.
+
+    Raises as ``find_job`` does.
+    """
+    wanted = (
+        select(Schedule)
+        .where(visible_schedules(account, owner), Schedule.name == name)
+        .order_by((Schedule.owner_id == account.id).desc(), Schedule.id)
+        .limit(2)
+    )
+    if lock:
+        wanted = wanted.with_for_update(key_share=True)
+    found = db.session.scalars(wanted).all()
+    if not found:
+        raise not_found()
+    if len(found) > 1 and found[0].owner_id != account.id:
+        detail = "Several users have a schedule of this name; say whose with ?owner=."
+        raise Problem("ambiguous_name", detail)
+    return found[0]
+
+
+def _visible(
+    owner_id: InstrumentedAttribute[int], account: Account, owner: str | None
+) -> ColumnElement[bool]:
+    if account.sees_everybody:
+        return true() if owner is None else owner_id == _id_of(owner)
+    mine = owner_id == account.id
+    return mine if owner in {None, account.username} else and_(mine, false())
 
 
 def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from scheduler.models import AuditEntry, Job, User
+from scheduler.models import AuditEntry, Job, Schedule, User
 from scheduler.store.audit import record
 from webapp import access
 from webapp.answers import utc
@@ -28,6 +28,16 @@ def note_about_job(action: str, job: Job, detail: Mapping[str, Any] | None = Non
     if job.owner_id != access.require().id:
         owner = db.session.get_one(User, job.owner_id).username
         record(db.session(), access.actor(), action, f"jobs/{owner}/{job.job_id}", detail)
+
+
+def note_about_schedule(
+    action: str, schedule: Schedule, detail: Mapping[str, Any] | None = None
+) -> None:
+    """Write down what the caller does to a schedule, unless it is their own."""
+    if schedule.owner_id != access.require().id:
+        owner = db.session.get_one(User, schedule.owner_id).username
+        target = f"schedules/{owner}/{schedule.name}"
+        record(db.session(), access.actor(), action, target, detail)
 
 
 def note_submission(owner_id: int, job_ids: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from scheduler.errors import (
     JobNotFound,
     PolicyConflict,
     SubmissionRefused,
+    TimingInvalid,
 )
 from webapp.answers import json_body
 from webapp.extensions import limiter
@@ -50,6 +51,7 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "not_found": HTTPStatus.NOT_FOUND,
         "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
         "ambiguous_job_id": HTTPStatus.CONFLICT,
+        "ambiguous_name": HTTPStatus.CONFLICT,
         "job_id_conflict": HTTPStatus.CONFLICT,
         "not_cancellable": HTTPStatus.CONFLICT,
         "lease_lost": HTTPStatus.CONFLICT,
@@ -57,6 +59,7 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "not_retryable": HTTPStatus.CONFLICT,
         "nothing_to_send": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
+        "too_many_schedules": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,
         "policy_conflict": HTTPStatus.CONFLICT,
         "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -162,6 +165,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(SubmissionRefused, lambda error: respond(_of_submission(error)))
     app.register_error_handler(JobNotFound, lambda _: respond(not_found()))
     app.register_error_handler(PolicyConflict, _policy_conflict)
+    app.register_error_handler(TimingInvalid, _timing_invalid)
     app.register_error_handler(DBAPIError, _of_database)
     app.register_error_handler(PoolTimeout, lambda _: respond(unavailable("A database connection")))
     app.register_error_handler(CSRFError, _csrf_failed)
@@ -209,6 +213,11 @@ def _of_submission(error: SubmissionRefused) -> Problem:
     if isinstance(error, JobIdConflict):
         more["job_id"] = error.job_id
     return Problem(error.code, str(error), (FieldError(error.path, str(error)),), more=more)
+
+
+def _timing_invalid(error: TimingInvalid) -> ResponseReturnValue:
+    wrong = FieldError(error.field, str(error))
+    return respond(Problem("validation_failed", f"{wrong.path}: {wrong.message}.", (wrong,)))
 
 
 def _policy_conflict(error: PolicyConflict) -> ResponseReturnValue:

@@ -19,6 +19,7 @@ from webapp.api import (
     people,
     policy,
     pull,
+    schedules,
     simplequeue,
     streams,
     tokens,
@@ -31,6 +32,7 @@ from webapp.views import account as account_views
 from webapp.views import auth as auth_views
 from webapp.views import dead_letters as dead_letters_views
 from webapp.views import jobs as jobs_views
+from webapp.views import schedules as schedules_views
 from webapp.views import workers as workers_views
 
 RESOURCES = (
@@ -40,6 +42,7 @@ RESOURCES = (
     pull.bp,
     simplequeue.bp,
     dead_letters.bp,
+    schedules.bp,
     tokens.bp,
     people.bp,
     policy.bp,
@@ -52,6 +55,7 @@ PAGES = (
     auth_views.bp,
     jobs_views.bp,
     dead_letters_views.bp,
+    schedules_views.bp,
     account_views.bp,
     workers_views.bp,
 )

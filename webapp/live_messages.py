@@ -19,6 +19,8 @@ _TITLES: Mapping[JobStatus, str] = {
     JobStatus.CANCELLED: "was cancelled",
 }
 
+_ASKED_FOR = frozenset({CancelReason.BY_USER, CancelReason.REPLACED})
+
 
 class Coalescer:
     """Holds back changes of jobs that were told a moment ago, so that the latest of each wins.
@@ -92,10 +94,10 @@ def of_log(message: Mapping[str, Any], owner: str) -> Message:
 
 
 def notification(move: Mapping[str, Any]) -> Message | None:
-    """Tell the owner that a job ended, unless a person cancelled it and knows."""
+    """Tell the owner that a job ended, unless that was asked for: by a person, or by a schedule."""
     status = JobStatus(move["status"])
     data = move["data"] or {}
-    is_known = data.get("reason") == CancelReason.BY_USER or move["verb"] == DISCARD
+    is_known = data.get("reason") in _ASKED_FOR or move["verb"] == DISCARD
     if status not in _TITLES or is_known:
         return None
     return {

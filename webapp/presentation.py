@@ -29,6 +29,7 @@ _REASONS: Mapping[str, str] = {
     CancelReason.DEPENDENCY_FAILED: "A job it waited for did not complete",
     CancelReason.DEADLINE_PASSED: "Its deadline to start passed",
     CancelReason.BY_ITSELF: "Cancelled by its own handler",
+    CancelReason.REPLACED: "A later job of its schedule took its place",
 }
 
 _CLASS_BARS: Mapping[str, int] = {

@@ -8,7 +8,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from scheduler import ticks
+from scheduler.errors import TimingInvalid
 from scheduler.policy.hours import END_OF_DAY, MIDNIGHT, Day
 from scheduler.states import (
     DEFAULT_LEVEL,
@@ -32,11 +33,13 @@ from scheduler.states import (
     LOWEST_LEVEL,
     CallbackState,
     CancelReason,
+    CatchUp,
     Condition,
     Executor,
     JobClass,
     JobStatus,
     Outcome,
+    Overlap,
     Role,
     Scope,
 )
@@ -44,6 +47,7 @@ from scheduler.states import (
 BATCH_LIMIT = 10_000
 PAGE_DEFAULT, PAGE_LIMIT = 50, 500
 NAME_LIMIT = 200
+SCHEDULE_NAME_LIMIT = 160  # the id of a job begins with it
 
 _YEAR_SECONDS = 365 * 86_400.0
 _LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
@@ -173,12 +177,10 @@ DependsOn = Annotated[
 ]
 
 
-class JobRequest(Request):
-    """A job to run."""
+class JobTemplate(Request):
+    """What a job is to do, whoever's it is and whenever it runs."""
 
     type: Name
-    job_id: JobId | None = None
-    owner: Username | None = None
     payload: dict[str, Any] = Field(default_factory=dict)
     description: Annotated[str, Field(max_length=2000)] | None = None
     tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(default_factory=list)
@@ -190,22 +192,29 @@ class JobRequest(Request):
     retry_config: RetryRequest | None = None
     timeout_seconds: Seconds | None = None
     estimated_seconds: Seconds | None = None
+    executor: Executor | None = None
+    callback_url: Annotated[str, Field(max_length=2000), AfterValidator(_http_url)] | None = None
+
+    def cpu_units(self) -> Decimal | None:
+        """Return the CPU units asked for, if any."""
+        needs = self.resource_requirements
+        return None if needs is None or needs.cpu_units is None else _decimal(needs.cpu_units)
+
+
+class JobRequest(JobTemplate):
+    """A job to run."""
+
+    job_id: JobId | None = None
+    owner: Username | None = None
     run_at: Instant | None = None
     delay_seconds: SomeSeconds | None = None
     start_by: Instant | None = None
-    executor: Executor | None = None
-    callback_url: Annotated[str, Field(max_length=2000), AfterValidator(_http_url)] | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
         if self.run_at is not None and self.delay_seconds is not None:
             raise ValueError("run_at and delay_seconds exclude each other")
         return self
-
-    def cpu_units(self) -> Decimal | None:
-        """Return the CPU units asked for, if any."""
-        needs = self.resource_requirements
-        return None if needs is None or needs.cpu_units is None else _decimal(needs.cpu_units)
 
 
 class BatchRequest(Request):
@@ -953,7 +962,7 @@ class TokenList(Answer):
     tokens: list[TokenAnswer]
 
 
-# Policy, workers, types, figures
+# Policy
 
 
 class CapacityRequest(Request):
@@ -987,10 +996,9 @@ def _as_given(names: list[str]) -> str | list[str]:
 
 def _time_zone(name: str) -> str:
     try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as unknown:
-        message = "must be the name of a time zone, such as Europe/Berlin"
-        raise ValueError(message) from unknown
+        ticks.time_zone(name)
+    except TimingInvalid as refusal:
+        raise ValueError(str(refusal)) from refusal
     return name
 
 
@@ -1194,6 +1202,134 @@ class PolicyPreview(Answer):
     at: AwareDatetime
     as_is: list[PreviewedStart]
     changed: list[PreviewedStart]
+
+
+# Schedules
+
+
+def _cron_line(text: str) -> str:
+    try:
+        return ticks.cron_line(text)
+    except TimingInvalid as refusal:
+        raise ValueError(str(refusal)) from refusal
+
+
+def _one_way_to_tell_when(every_seconds: int | None, info: ValidationInfo) -> int | None:
+    if every_seconds is not None and info.data.get("cron"):
+        raise ValueError("cron and every_seconds exclude each other")
+    return every_seconds
+
+
+ScheduleName = Annotated[
+    str, Field(min_length=1, max_length=SCHEDULE_NAME_LIMIT), AfterValidator(_printable)
+]
+CronLine = Annotated[
+    str,
+    Field(
+        max_length=200,
+        examples=["30 2 * * MON-FRI"],
+        description="Minute, hour, day of the month, month, day of the week.",
+    ),
+    AfterValidator(_cron_line),
+]
+EverySeconds = Annotated[int, Field(ge=1, le=int(_YEAR_SECONDS))]
+OverlapRule = Annotated[
+    Overlap,
+    Field(
+        description="While an earlier job of the schedule is unfinished: `skip` the tick, `queue`"
+        " its job behind that one, or `replace` that one by it."
+    ),
+]
+CatchUpRule = Annotated[
+    CatchUp,
+    Field(description="Which of the ticks that passed while no scheduler ran still make jobs."),
+]
+
+
+class ScheduleRequest(Request):
+    """A new schedule, with either `cron` or `every_seconds`."""
+
+    name: ScheduleName
+    owner: Username | None = None
+    template: JobTemplate
+    cron: CronLine | None = None
+    every_seconds: EverySeconds | None = Field(default=None, validate_default=True)
+    timezone: TimeZone = "UTC"
+    overlap: OverlapRule = Overlap.SKIP
+    catch_up: CatchUpRule = CatchUp.LATEST
+    paused: bool = False
+
+    @field_validator("every_seconds")
+    @classmethod
+    def _told_when(cls, every_seconds: int | None, info: ValidationInfo) -> int | None:
+        if every_seconds is None and info.data.get("cron", "wrong") is None:
+            raise ValueError("give either cron or every_seconds")
+        return _one_way_to_tell_when(every_seconds, info)
+
+
+class SchedulePatch(Patch):
+    """What to change about a schedule; `cron` takes the place of `every_seconds`, or it of that."""
+
+    template: JobTemplate = JobTemplate(type="any")
+    cron: CronLine = ""
+    every_seconds: EverySeconds = 1
+    timezone: TimeZone = "UTC"
+    overlap: OverlapRule = Overlap.SKIP
+    catch_up: CatchUpRule = CatchUp.LATEST
+    paused: bool = False
+
+    @field_validator("every_seconds")
+    @classmethod
+    def _told_when(cls, every_seconds: int | None, info: ValidationInfo) -> int | None:
+        return _one_way_to_tell_when(every_seconds, info)
+
+
+class LastRun(Answer):
+    """The last job that a schedule made."""
+
+    job_id: str
+    at: AwareDatetime = Field(description="The tick, or when it was made by hand.")
+
+
+class LastError(Answer):
+    """Why a tick made no job, the last time one did not."""
+
+    code: str
+    message: str
+    at: AwareDatetime
+
+
+class ScheduleAnswer(Answer):
+    """A schedule: what it makes, when, and what came of it."""
+
+    name: str
+    owner: str
+    template: JobTemplate = Field(description="What was said of it.")
+    cron: str | None
+    every_seconds: int | None
+    timezone: str
+    overlap: OverlapRule
+    catch_up: CatchUpRule
+    paused: bool
+    next_runs: list[AwareDatetime] = Field(
+        description="The next five ticks; of a paused schedule, those if it were resumed now."
+    )
+    in_words: str = Field(json_schema_extra={"examples": ["At 02:30 on Monday through Friday"]})
+    last_run: LastRun | None
+    last_error: LastError | None
+    skipped: int = Field(description="Ticks that made no job because one was unfinished.")
+    last_skipped_at: AwareDatetime | None
+    created_at: AwareDatetime
+
+
+class ScheduleList(Answer):
+    """One page of schedules, newest first."""
+
+    schedules: list[ScheduleAnswer]
+    next_cursor: str | None
+
+
+# Workers, types, figures
 
 
 class RunningJob(Answer):

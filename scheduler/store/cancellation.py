@@ -61,7 +61,7 @@ WITH target AS (
 ),
 asked AS (
     UPDATE active
-    SET cancel_requested_at = now(),
+    SET cancel_requested_at = now(), cancel_reason = :reason,
         lease_until = CASE executor
             WHEN :by_pull THEN LEAST(lease_until, now() + CAST(:heard_within AS interval))
             ELSE lease_until END
@@ -81,9 +81,15 @@ def cancel(session: Session, job: int) -> list[Move]:
 
     No moves: the job has finished, or was asked to stop before.
     """
-    return cancel_waiting(session, [job], reason=CancelReason.BY_USER) or make(
-        session, _REQUEST_CANCEL, id=job, heard_within=HEARD_WITHIN
-    )
+    return cancel_all(session, [job], reason=CancelReason.BY_USER)
+
+
+def cancel_all(session: Session, jobs: Sequence[int], *, reason: CancelReason) -> list[Move]:
+    """Cancel at once those of *jobs* that wait or are queued; ask those that run to stop."""
+    moves = cancel_waiting(session, jobs, reason=reason)
+    for job in sorted(set(jobs) - {move.id for move in moves}):
+        moves += make(session, _REQUEST_CANCEL, id=job, reason=reason, heard_within=HEARD_WITHIN)
+    return moves
 
 
 def cancel_waiting(session: Session, jobs: Sequence[int], *, reason: CancelReason) -> list[Move]:

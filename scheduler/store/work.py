@@ -292,8 +292,9 @@ _STOP = verb(
     + _END_ATTEMPT
     + f"""
 moved AS (
-    UPDATE jobs SET status = :is_cancelled, reason = :reason, finished_at = now()
-    FROM target WHERE jobs.id = target.id
+    UPDATE jobs
+    SET status = :is_cancelled, reason = COALESCE(freed.cancel_reason, :reason), finished_at = now()
+    FROM target LEFT JOIN freed ON freed.job_id = target.id WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
               jsonb_build_object('reason', jobs.reason, 'from', CAST(:is_running AS text)) AS data,
               {OUTCOME}

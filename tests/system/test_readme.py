@@ -114,7 +114,7 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     newcomer.leave()
 
 
-def test_readme_leads_to_a_first_job_and_a_second_worker(newcomer: Newcomer) -> None:
+def test_readme_leads_to_a_first_job_a_schedule_and_a_second_worker(newcomer: Newcomer) -> None:
     (made,) = newcomer.paste(snippet("/tokens"), PASSWORD=newcomer.password())
     token = json.loads(made)["token"]
 
@@ -124,6 +124,9 @@ def test_readme_leads_to_a_first_job_and_a_second_worker(newcomer: Newcomer) -> 
     assert json.loads(asked)["job_id"] == "first"
     eventually(lambda: newcomer.get("/jobs/first", token).json()["status"] == JobStatus.COMPLETED)
     assert newcomer.get("/jobs/first", token).json()["result"] == 42
+
+    (scheduled,) = newcomer.paste(snippet("/schedules"), TOKEN=token)
+    assert len(json.loads(scheduled)["next_runs"]) == 5
 
     before = newcomer.get("/workers", token).json()["capacity"]
     worker = newcomer.leave_running(snippet("celery -A tasks.app"))

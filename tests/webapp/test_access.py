@@ -14,7 +14,15 @@ from werkzeug.test import TestResponse
 
 from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
-from tests.factories import NOON, make_callback, make_group, make_job, make_user, make_worker
+from tests.factories import (
+    NOON,
+    make_callback,
+    make_group,
+    make_job,
+    make_schedule,
+    make_user,
+    make_worker,
+)
 from tests.webapp.conftest import Person, add_token, csrf_of
 from webapp.extensions import socketio
 
@@ -60,6 +68,8 @@ NONE_TO_TAKE = (401, 403, 404, 404, 404, 404, 403)
 READERS = "owner operator admin"
 JOB = "/jobs/{job}"
 JOB_RULE = "/jobs/<job_id:job_id>"
+SCHEDULE_RULE = "/schedules/<job_id:name>"
+SCHEDULE = {"name": "new-{asker}", "cron": "30 2 * * *", "template": {"type": "simulate"}}
 SIMULATE = {"type": "simulate"}
 USER = {"username": "new-{asker}", "password": "long enough"}
 TOKEN = {"name": "x", "scopes": ["read"]}
@@ -122,6 +132,18 @@ ROUTES = (
     Row("GET", "/dead-letters", SIGNED_IN, READERS),
     Row("POST", "/dead-letters/retry", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
     Row("POST", "/dead-letters/discard", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
+    Row("GET", "/schedules", SIGNED_IN, READERS),
+    Row("POST", "/schedules", (401, 403, 201, 201, 201, 201, 403), body=SCHEDULE),
+    Row("GET", SCHEDULE_RULE, ONE_JOB, READERS),
+    Row(
+        "PATCH",
+        SCHEDULE_RULE,
+        (401, 403, 200, 404, 200, 200, 403),
+        READERS,
+        body={"overlap": "queue"},
+    ),
+    Row("DELETE", SCHEDULE_RULE, (401, 403, 204, 404, 204, 204, 403)),
+    Row("POST", f"{SCHEDULE_RULE}/run", (401, 403, 201, 404, 201, 201, 403), READERS),
     Row("GET", "/me", SIGNED_IN),
     Row("GET", "/tokens", SIGNED_IN),
     Row("POST", "/tokens", (401, 201, 201, 201, 201, 201, 403), body=TOKEN),
@@ -174,6 +196,19 @@ PAGES = (
         (DOOR, 403, 302, 404, 302, 302, DOOR),
         form={"action": "discard", "job_id": f"{MARK}-{{asker}}-failed"},
     ),
+    Row("GET", "/new-schedule", (DOOR, 403, 200, 200, 200, 200, DOOR)),
+    Row(
+        "POST",
+        "/new-schedule",
+        (DOOR, 403, 302, 302, 302, 302, DOOR),
+        form={"name": "made-{asker}", "cron": "* * * * *", "template": '{"type": "simulate"}'},
+    ),
+    Row(
+        "POST",
+        SCHEDULE_RULE,
+        (DOOR, 403, 302, 404, 302, 302, DOOR),
+        form={"action": "pause"},
+    ),
     Row("GET", EDIT_RULE, (DOOR, 403, 200, 404, 200, 200, DOOR), READERS, path=EDIT),
     Row(
         "POST",
@@ -195,7 +230,7 @@ PAGES = (
 
 @dataclass
 class Scene:
-    """A running job and a failed one of nearly its name, a token, and somebody who asks."""
+    """A running job, a schedule of its name, a failed job of nearly it, a token, and who asks."""
 
     job: str
     token: int
@@ -222,6 +257,7 @@ def scene(app: Flask, store: Session) -> Callable[..., Scene]:
             )
         )  # fmt: skip
         make_callback(store, job)
+        make_schedule(store, owner, job.job_id)
         token = Token(
             user_id=owner.id, name="theirs", secret_hash=asker.encode(), scopes=[], created_at=NOON
         )
@@ -308,7 +344,7 @@ def path_of(row: Row, there: Scene) -> str:
     rule = row.path or row.rule
     for part in ("<int:number>", "<int:token_id>"):
         rule = rule.replace(part, str(there.token))
-    return rule.replace("<job_id:job_id>", there.job)
+    return rule.replace("<job_id:job_id>", there.job).replace("<job_id:name>", there.job)
 
 
 def headers_of(row: Row) -> dict[str, str]:

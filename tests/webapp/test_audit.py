@@ -18,7 +18,15 @@ from scheduler.settings import Settings
 from scheduler.states import JobStatus, Role, Scope
 from scheduler.store import audit as written
 from scheduler.store.audit import COMMAND_LINE, Actor
-from tests.factories import NOON, make_callback, make_group, make_job, make_user, make_worker
+from tests.factories import (
+    NOON,
+    make_callback,
+    make_group,
+    make_job,
+    make_schedule,
+    make_user,
+    make_worker,
+)
 from tests.webapp.conftest import PASSWORD, MakeApp, MakePerson, Person, Run
 from webapp import audit
 from webapp.cli import tokens, users
@@ -26,6 +34,7 @@ from webapp.endpoints import NOTHING, OVERSEERS, Resource, endpoints_of
 from webapp.schemas import AuditList
 
 JOB_RULE = "/jobs/<job_id:job_id>"
+SCHEDULE_RULE = "/schedules/<job_id:name>"
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Change:
 USER = {"username": "zoe", "password": "long enough"}
 ANNS = {"type": "simulate", "owner": "Ann", "job_id": "new"}
 BAD = {"job_ids": ["bad"]}
+HOURLY = {"name": "new", "owner": "Ann", "every_seconds": 3600, "template": {"type": "simulate"}}
 
 CHANGES = (
     Change("POST", "/users", "users.create", "users/zoe", "/users", USER, role=Role.ADMIN),
@@ -93,6 +103,22 @@ CHANGES = (
         "POST", "/dead-letters", "jobs.discard", "jobs/ann/bad", "/dead-letters",
         form={"action": "discard", "job_id": "bad"},
     ),
+    Change("POST", "/schedules", "schedules.create", "schedules/ann/new", "/schedules", HOURLY),
+    Change(
+        "PATCH", SCHEDULE_RULE, "schedules.change", "schedules/ann/nightly", "/schedules/nightly",
+        {"paused": True},
+    ),
+    Change(
+        "DELETE", SCHEDULE_RULE, "schedules.delete", "schedules/ann/nightly", "/schedules/nightly"
+    ),
+    Change(
+        "POST", f"{SCHEDULE_RULE}/run", "schedules.run", "schedules/ann/nightly",
+        "/schedules/nightly/run",
+    ),
+    Change(
+        "POST", SCHEDULE_RULE, "schedules.change", "schedules/ann/nightly", "/schedules/nightly",
+        form={"action": "pause"},
+    ),
 )  # fmt: skip
 
 OWN = {
@@ -102,6 +128,7 @@ OWN = {
     ("POST", "/account/tokens"),
     ("POST", "/account/tokens/<int:token_id>/delete"),
     ("POST", "/submit"),
+    ("POST", "/new-schedule"),
     ("POST", "/sign-in"),
     ("POST", "/sign-out"),
     ("POST", "/theme"),
@@ -134,6 +161,7 @@ def scene(store: Session) -> None:
 def _make_jobs(store: Session, owner: User) -> None:
     make_callback(store, make_job(store, owner, JobStatus.READY, job_id="it"))
     make_job(store, owner, JobStatus.FAILED, job_id="bad")
+    make_schedule(store, owner)
     store.commit()
 
 
@@ -221,10 +249,11 @@ def test_what_is_refused_is_not_written_down(
 
 
 ABOUT_JOBS = [change for change in CHANGES if change.target.startswith("jobs/")]
+ABOUT_SCHEDULES = [change for change in CHANGES if change.target.startswith("schedules/")]
 
 
-@pytest.mark.parametrize("change", ABOUT_JOBS, ids=_named)
-def test_what_somebody_does_to_their_own_jobs_is_theirs(
+@pytest.mark.parametrize("change", ABOUT_JOBS + ABOUT_SCHEDULES, ids=_named)
+def test_what_somebody_does_to_their_own_jobs_and_schedules_is_theirs(
     change: Change, person: MakePerson, signed_in: MakePerson, store: Session
 ) -> None:
     ann = (person if change.form is None else signed_in)("ann", Role.ADMIN)

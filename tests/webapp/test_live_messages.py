@@ -138,6 +138,7 @@ def test_nobody_is_notified_of_a_failure_again_when_it_is_discarded() -> None:
         (JobStatus.RUNNING, None),
         (JobStatus.RETRYING, {"error": "ValueError"}),
         (JobStatus.CANCELLED, {"reason": CancelReason.BY_USER}),
+        (JobStatus.CANCELLED, {"reason": CancelReason.REPLACED}),
     ],
 )
 def test_nobody_is_notified_of_what_goes_on_or_what_they_did(
