@@ -260,8 +260,14 @@ def delete_schedule(name: str) -> Call[None]:
 
 
 def run_schedule(name: str) -> Call[Job]:
-    """Submit the job of a schedule now."""
-    return _change("POST", _schedule_path(name, "run"), Job.model_validate)
+    """Submit the job of a schedule now. A key made here lets it be sent again."""
+    return Call(
+        method="POST",
+        path=_schedule_path(name, "run"),
+        read=Job.model_validate,
+        headers=_new_key(),
+        is_safe=True,
+    )
 
 
 # Service
@@ -346,6 +352,10 @@ def _change(
 def _key(submissions: Iterable[Submission]) -> dict[str, str]:
     if all(one.job_id for one in submissions):
         return {}
+    return _new_key()
+
+
+def _new_key() -> dict[str, str]:
     return {"Idempotency-Key": uuid.uuid4().hex}
 
 

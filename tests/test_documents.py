@@ -16,8 +16,10 @@ import tasks.kinds
 from fairq.sign_in import TOKEN_VARIABLE, URL_VARIABLE
 from local import programs
 from local.programs import ROOT
+from scheduler.callback import BACKOFF, MOST_TRIES, TIMEOUT
 from scheduler.settings import VARIABLES, Settings
-from scheduler.states import MOVES, JobStatus
+from scheduler.states import DISCARD, MOVES, CallbackState, JobStatus
+from scheduler.store.callbacks import AT_ONCE_PER_OWNER, OVERLAP
 from scheduler.store.work import Claim
 from tasks.catalogue import CATALOGUE
 from tasks.context import Context, Notebook
@@ -28,7 +30,7 @@ from webapp.cli import tokens, users
 
 NAMES = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md"),
-    *("docs/client.md", "docs/command-line.md", "docs/test-kit.md"),
+    *("docs/callbacks.md", "docs/client.md", "docs/command-line.md", "docs/test-kit.md"),
 )
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = TEXTS["ARCHITECTURE.md"]
@@ -116,7 +118,7 @@ def test_every_verb_is_named() -> None:
     }
     table = {cells[2].strip("`") for cells in rows(ARCHITECTURE, "<!-- moves:")}
 
-    assert written == table | {"submit", "request_cancel"}
+    assert written == table | {"submit", "request_cancel", DISCARD}
 
 
 def test_every_kind_of_live_message_and_event_is_named() -> None:
@@ -131,6 +133,24 @@ def test_every_kind_of_live_message_and_event_is_named() -> None:
 
     assert kinds == quoted("scheduler/events.py", r'"kind": "(\w+)"')
     assert events == emitted
+
+
+def test_the_numbers_told_of_callbacks_are_those_that_hold() -> None:
+    told = " ".join(TEXTS["docs/callbacks.md"].split())
+
+    assert f"after {TIMEOUT.total_seconds():g} s the try has failed" in told
+    assert f"after {BACKOFF['base_delay_seconds']:g} seconds" in told
+    assert f"{BACKOFF['backoff_multiplier']:g} times as long" in told
+    assert f"up to {BACKOFF['max_delay_seconds'] / 3600:g} hour" in told
+    assert f"{MOST_TRIES} tries" in told
+    assert f"signs as well for {OVERLAP.total_seconds() / 3600:g} hours" in told
+    assert f"Of one account {AT_ONCE_PER_OWNER} callbacks" in told
+
+
+def test_the_states_of_a_callback_are_named() -> None:
+    told = TEXTS["docs/callbacks.md"]
+
+    assert f"({', '.join(f'`{state}`' for state in CallbackState)})" in told
 
 
 def test_the_changelog_names_every_ready_type() -> None:

@@ -10,7 +10,17 @@ from typing import Any
 import httpx
 import pytest
 
-from fairq import AsyncClient, Client, CycleFound, Dependency, Job, Refused, Submission
+from fairq import (
+    AsyncClient,
+    Client,
+    CycleFound,
+    Dependency,
+    DoNotRetry,
+    Job,
+    NotFinished,
+    Refused,
+    Submission,
+)
 from tests.fairq.conftest import Driven
 from tests.fairq.terminal import Terminal
 from tests.services import ADMIN, Services, Stack, eventually
@@ -199,6 +209,100 @@ def test_dead_letters_run_again_with_another_payload(client: Any) -> None:
     assert [finished(client, job).result for job in jobs] == [7, 7]
     assert client.discard_dead_letters(fingerprint=group.fingerprint) == group.count - 2
     assert list(client.dead_letters(fingerprint=group.fingerprint)) == []
+
+
+def test_a_job_is_waited_for(client: Any) -> None:
+    job = client.submit("simulate", {"duration_seconds": 0.2, "result": 1})
+
+    assert client.wait(job, 30).result == 1
+    assert client.wait(job, 0).is_finished
+    with pytest.raises(NotFinished) as late:
+        client.wait(client.submit("simulate", delay_seconds=3600), 0.1)
+    assert client.cancel(late.value.job).status == "cancelled"
+
+
+def test_a_log_is_followed_to_its_end(client: Any) -> None:
+    job = client.submit("simulate", {"duration_seconds": 0.5, "message": "here", "steps": 3})
+
+    followed = list(client.logs(job, follow=True))
+
+    assert followed == list(client.logs(job))
+    assert "here" in [line.message for line in followed]
+
+
+def test_a_stream_goes_on_where_another_stopped(client: Any) -> None:
+    job = client.submit("simulate", delay_seconds=3600)
+    client.cancel(job)
+    changes = client.stream(after=0)
+    submitted = next(one for one in changes if one.job_id == job.job_id)
+    changes.close()
+
+    later = next(one for one in client.stream(after=submitted.seq) if one.job_id == job.job_id)
+
+    assert (submitted.verb, later.verb, later.status) == ("submit", "cancel", "cancelled")
+
+
+def test_a_schedule_is_made_changed_run_and_deleted(client: Any, stack: Stack, token: str) -> None:
+    name = f"nightly-{secrets.token_hex(4)}"
+    template = Submission("simulate", {"result": 5}, tags=["clocked"])
+
+    made = client.create_schedule(name, template, cron="30 2 * * *", timezone="Europe/Berlin")
+
+    assert len(made.next_runs) == 5
+    assert made.in_words
+    told = httpx.get(
+        f"{stack.url}/schedules/{name}", headers={"Authorization": f"Bearer {token}"}
+    ).json()
+    assert made.as_json() == told
+    assert client.update_schedule(name, paused=True).paused
+    job = client.run_schedule(name)
+    assert finished(client, job).result == 5
+    assert client.job(job).as_json()["schedule"] == name
+    assert name in [one.name for one in client.schedules()]
+    client.delete_schedule(name)
+    with pytest.raises(Refused, match="not_found"):
+        client.schedule(name)
+
+
+def work_plainly(url: str, token: str, kind: str, times: int) -> None:
+    with Client(url, token) as client:
+        worker = client.worker(types=[kind])(double)
+        for _ in range(times):
+            worker.turn()
+
+
+def work_on_a_loop(url: str, token: str, kind: str, times: int) -> None:
+    async def handle(context: Any, payload: dict[str, Any]) -> int:
+        return double(context, payload)
+
+    async def work() -> None:
+        async with AsyncClient(url, token) as client:
+            worker = client.worker(types=[kind])(handle)
+            for _ in range(times):
+                await worker.turn()
+
+    asyncio.run(work())
+
+
+def double(context: Any, payload: dict[str, Any]) -> int:
+    context.progress(0.5, "half way")
+    if payload["n"] < 0:
+        raise DoNotRetry("nothing below zero")
+    return 2 * int(payload["n"])
+
+
+@pytest.mark.parametrize("work", [work_plainly, work_on_a_loop])
+def test_a_function_works_as_a_pull_worker(work: Any, stack: Stack, token: str) -> None:
+    kind = f"pulled-{secrets.token_hex(4)}"
+    with Client(stack.url, token) as client:
+        good, bad = (client.submit(kind, {"n": n}, executor="pull") for n in (21, -1))
+
+        work(stack.url, token, kind, 2)
+
+        assert client.wait(good, 10).result == 42
+        failed = client.wait(bad, 10)
+    assert (failed.status, failed.attempt) == ("failed", 1)
+    assert failed.error.type == "DoNotRetry"
 
 
 def test_refusals_name_the_field(client: Any) -> None:

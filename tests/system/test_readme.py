@@ -117,7 +117,7 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     newcomer.leave()
 
 
-def test_readme_leads_to_first_jobs_and_a_second_worker(newcomer: Newcomer) -> None:
+def test_readme_leads_to_first_jobs_a_schedule_and_a_second_worker(newcomer: Newcomer) -> None:
     password = newcomer.password()
     (made,) = newcomer.paste(snippet("/tokens"), PASSWORD=password)
     token = json.loads(made)["token"]
@@ -128,6 +128,9 @@ def test_readme_leads_to_first_jobs_and_a_second_worker(newcomer: Newcomer) -> N
     assert json.loads(asked)["job_id"] == "first"
     eventually(lambda: newcomer.get("/jobs/first", token).json()["status"] == JobStatus.COMPLETED)
     assert newcomer.get("/jobs/first", token).json()["result"] == 42
+
+    (scheduled,) = newcomer.paste(snippet("/schedules"), TOKEN=token)
+    assert len(json.loads(scheduled)["next_runs"]) == 5
 
     signed_in, typed, *_ = newcomer.paste(snippet("bin/fairq login"), said=f"{password}\n")
 
