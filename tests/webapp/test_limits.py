@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from redis import Redis
+from redis import Redis, RedisError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,7 @@ from tests.webapp.test_access import PAGES
 from webapp import access
 from webapp.bodies import DEPTH_LIMIT, KEYS_LIMIT
 from webapp.endpoints import Endpoint, endpoints_of
+from webapp.extensions import limiter
 from webapp.factory import FORM_LIMIT
 from webapp.openapi import codes_of
 
@@ -227,6 +228,21 @@ def test_while_the_broker_is_away_requests_go_on_counted_by_each_process(
     ann = _at(limited(redis_url="redis://127.0.0.1:1/0"), person("ann"))
 
     assert [ann.get("/me").status_code for _ in range(MOST + 1)] == [200] * MOST + [429]
+
+
+def test_requests_that_find_the_broker_away_at_once_all_go_on(
+    limited: Limited, person: MakePerson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = _at(limited(), person("ann"))
+    monkeypatch.setattr(limiter, "_storage_dead", False)  # which it is again afterwards
+
+    def find_it_away_as_another_did(*_: object, **__: object) -> None:
+        limiter._storage_dead = True
+        raise RedisError
+
+    monkeypatch.setattr(limiter.storage, "acquire_entry", find_it_away_as_another_did)
+
+    assert ann.get("/me").status_code == 200
 
 
 def test_every_route_that_counts_says_so(app: Flask) -> None:
