@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from flask import Blueprint, Flask, request
@@ -19,6 +20,7 @@ from webapp import access
 from webapp.bodies import parse_body, parse_query
 from webapp.errors import Problem
 from webapp.extensions import csrf
+from webapp.schemas import Query
 
 View = Callable[..., ResponseReturnValue]
 
@@ -27,6 +29,8 @@ OVERSEERS = frozenset({Role.OPERATOR, Role.ADMIN})
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request body, unless the route says otherwise."""
+
+NO_EVENTS: Mapping[str, type[BaseModel]] = MappingProxyType({})
 
 NOTHING = ""
 """What a route writes to the audit log that changes nothing, whatever its method."""
@@ -48,14 +52,14 @@ class Endpoint:
     takes_basic_token: bool
     invalid: str | None
     body: type[BaseModel] | None
-    query: type[BaseModel] | None
+    query: type[Query] | None
     answers: Mapping[int, type[BaseModel] | None]
     refuses: tuple[str, ...]
     headers: tuple[str, ...]
     body_limit: int
     audits: str | None
     reports: bool
-    streams: type[BaseModel] | None
+    streams: Mapping[str, type[BaseModel]]
     upgrades: bool
 
 
@@ -91,23 +95,23 @@ class Resource(Blueprint):
         is_open: bool = False,
         takes_password: bool = False,
         body: type[BaseModel] | None = None,
-        query: type[BaseModel] | None = None,
+        query: type[Query] | None = None,
         refuses: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
         audits: str | None = None,
         reports: bool = False,
-        streams: type[BaseModel] | None = None,
+        streams: Mapping[str, type[BaseModel]] = NO_EVENTS,
         upgrades: bool = False,
     ) -> Callable[[View], View]:
         """Declare a route. The view gets ``body`` and ``query`` if it declares them.
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
         *scope*. *takes_password* leaves all of that to the view, and so does *upgrades*, for a
-        WebSocket may prove later whose it is. *streams* is the body of each event where the answer
-        may be a stream of them. *audits* names the action that the view records with
-        ``scheduler.store.audit``; operators and administrators change nothing without one. With
-        *reports* a worker tells of a job it has; that is counted apart.
+        WebSocket may prove later whose it is. *streams* holds the events by name, with the body
+        of each, where the answer may be a stream of them. *audits* names the action that the view
+        records with ``scheduler.store.audit``; operators and administrators change nothing without
+        one. With *reports* a worker tells of a job it has; that is counted apart.
         """
         if audits is None and method != "GET" and role in OVERSEERS:
             raise ValueError(f"{method} {rule}: say what it audits, or that it changes NOTHING")
@@ -191,7 +195,7 @@ def _inputs(endpoint: Endpoint) -> dict[str, BaseModel]:
 
 
 def _read_inputs(endpoint: Endpoint) -> dict[str, BaseModel]:
-    inputs = {}
+    inputs: dict[str, BaseModel] = {}
     if endpoint.query is not None:
         inputs["query"] = parse_query(endpoint.query, request.args)
     if endpoint.body is not None:

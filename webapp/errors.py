@@ -121,7 +121,7 @@ class Problem(Exception):
     def body(self) -> dict[str, Any]:
         """Return the problem details object."""
         details: dict[str, Any] = {
-            "type": f"urn:fairq:problem:{self.code}",
+            "type": type_of(self.code),
             "title": self.status.phrase,
             "status": int(self.status),
             "detail": self.detail,
@@ -132,6 +132,11 @@ class Problem(Exception):
         if self.errors:
             details["errors"] = [vars(error) for error in self.errors]
         return details
+
+
+def type_of(code: str) -> str:
+    """Return the name of a kind of problem, which is no address."""
+    return f"urn:fairq:problem:{code}"
 
 
 def not_found() -> Problem:

@@ -9,17 +9,25 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from webapp.endpoints import OVERSEERS, Endpoint
-from webapp.errors import CODES, MEDIA_TYPE
+from webapp.errors import CODES, MEDIA_TYPE, type_of
+from webapp.examples import EXAMPLES
 from webapp.schemas import ProblemDetails
 
+_JSON = "application/json"
 _REFERENCE = "#/components/schemas/{model}"
 
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 
-_HEADERS: Mapping[str, str] = {
-    "Idempotency-Key": "The same key again answers with the job it made the first time; for jobs"
-    " without a `job_id`.",
-    "Last-Event-ID": "The id of the last event that was received: the stream goes on after it.",
+_HEADERS: Mapping[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "The same key again answers with the job it made the first time; for jobs"
+        " without a `job_id`.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+    },
+    "Last-Event-ID": {
+        "description": "The id of the last event that was received: the stream goes on after it.",
+        "schema": {"type": "string"},
+    },
 }
 
 _WAIT_FIRST = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
@@ -80,8 +88,8 @@ def _schemas(endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], _References
         for model in endpoint.answers.values():
             if model is not None:
                 wanted[model, "serialization"] = None
-        if endpoint.streams is not None:
-            wanted[endpoint.streams, "serialization"] = None
+        for model in endpoint.streams.values():
+            wanted[model, "serialization"] = None
     references, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)
     return definitions["$defs"], references
 
@@ -102,7 +110,8 @@ def _operation(endpoint: Endpoint, references: _References) -> dict[str, Any]:
     }
     if endpoint.body is not None:
         schema = references[endpoint.body, "validation"]
-        operation["requestBody"] = {"required": True, "content": _json(schema)}
+        content = {"schema": schema, "example": EXAMPLES[endpoint.body]}
+        operation["requestBody"] = {"required": True, "content": {_JSON: content}}
     return operation
 
 
@@ -137,21 +146,22 @@ def _query_parameters(endpoint: Endpoint) -> Iterable[dict[str, Any]]:
         # A set is written as words between commas, a list by repeating the name.
         explode = not field.pop("uniqueItems", False)
         style = {"style": "form", "explode": explode} if field.get("type") == "array" else {}
-        yield {"name": name, "in": "query", "schema": field, **described, **style}
+        blank = {"allowEmptyValue": True} if endpoint.query.takes_blanks else {}
+        yield {"name": name, "in": "query", "schema": field, **described, **style, **blank}
 
 
 def _headers(endpoint: Endpoint) -> Iterable[dict[str, Any]]:
     for name in endpoint.headers:
-        schema = {"type": "string", "maxLength": 200}
-        yield {"name": name, "in": "header", "description": _HEADERS[name], "schema": schema}
+        yield {"name": name, "in": "header", **_HEADERS[name]}
 
 
 def _answers(endpoint: Endpoint, references: _References) -> dict[str, Any]:
     answers = {}
     for status, model in endpoint.answers.items():
         content = {} if model is None else _json(references[model, "serialization"])
-        if endpoint.streams is not None and status == HTTPStatus.OK:
-            content |= _events(references[endpoint.streams, "serialization"])
+        if endpoint.streams and status == HTTPStatus.OK:
+            bodies = {n: references[m, "serialization"] for n, m in endpoint.streams.items()}
+            content |= _events(bodies)
         described = {"description": HTTPStatus(status).phrase}
         answers[str(status)] = described | ({"content": content} if content else {})
     return answers
@@ -165,11 +175,28 @@ def _problems(endpoint: Endpoint, references: _References) -> dict[str, Any]:
     return {
         str(int(status)): {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{c}`' for c in codes)}",
-            "content": {MEDIA_TYPE: {"schema": schema}},
+            "content": {MEDIA_TYPE: {"schema": schema, "examples": _refusals(codes)}},
             **({"headers": _RETRY_AFTER} if status in _WAIT_FIRST else {}),
         }
         for status, codes in sorted(by_status.items())
         if status not in endpoint.answers
+    }
+
+
+def _refusals(codes: Iterable[str]) -> dict[str, Any]:
+    """Return what a refusal with each code looks like."""
+    return {
+        code: {
+            "value": {
+                "type": type_of(code),
+                "title": CODES[code].phrase,
+                "status": int(CODES[code]),
+                "detail": "A sentence that says what is in the way.",
+                "code": code,
+                "request_id": "req_01kf8xq7w3m5n9p2r4t6v8y0za",
+            }
+        }
+        for code in codes
     }
 
 
@@ -203,10 +230,16 @@ def _takes_basic(endpoint: Endpoint) -> bool:
 
 
 def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+    return {_JSON: {"schema": schema}}
 
 
-def _events(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell of server-sent events: text, in which the data of every row is JSON."""
-    data = {"contentMediaType": "application/json", "contentSchema": schema}
-    return {"text/event-stream": {"schema": {"type": "string", **data}}}
+def _events(bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Tell of server-sent events: what each of them is, in which the data is JSON."""
+    either = [_event(name, schema) for name, schema in bodies.items()]
+    return {"text/event-stream": {"schema": {"type": "object", "anyOf": either}}}
+
+
+def _event(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    data = {"type": "string", "contentMediaType": _JSON, "contentSchema": schema}
+    properties = {"id": {"type": "string"}, "event": {"const": name}, "data": data}
+    return {"required": ["event", "data"], "properties": properties}

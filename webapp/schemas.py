@@ -6,7 +6,7 @@ Requests are strict: no unknown fields, no text where a number belongs.
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -53,6 +53,7 @@ _YEAR_SECONDS = 365 * 86_400.0
 _LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
 _MEMORY_LIMIT_MB = 1_000_000_000
 _CPU_LIMIT = 1_000_000
+_COUNT_LIMIT = 1_000_000_000  # more than a database can hold breaks it
 _TAGS_LIMIT = 50
 _DEPENDENCIES_LIMIT = 10_000
 _RULES_LIMIT = 200
@@ -61,6 +62,7 @@ _LINE_LIMIT = 8192
 _LINES_LIMIT = 1_000
 _MESSAGE_LIMIT = 500
 _TRACEBACK_LIMIT = 16_000
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
 
@@ -84,6 +86,9 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    takes_blanks: ClassVar[bool] = False
+    """Whether a parameter without a value counts as left out."""
+
 
 class Answer(BaseModel):
     """Something the server says."""
@@ -102,6 +107,13 @@ def _http_url(text: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("must be an http or https address")
     return text
+
+
+def _written_as_time(given: Any) -> Any:
+    """Refuse the seconds since 1970 that a time is also read from otherwise."""
+    if isinstance(given, datetime) or (isinstance(given, str) and _DATE.match(given)):
+        return given
+    raise ValueError("must be a time such as 2026-01-15T12:00:00Z")
 
 
 def _plannable(instant: datetime) -> datetime:
@@ -139,7 +151,12 @@ SomeSeconds = Annotated[float, Field(ge=0, le=_YEAR_SECONDS)]
 CpuUnits = Annotated[float, Field(ge=0.001, le=_CPU_LIMIT)]
 MemoryMb = Annotated[int, Field(ge=1, le=_MEMORY_LIMIT_MB)]
 Weight = Annotated[float, Field(gt=0, le=1_000_000)]
-Instant = Annotated[AwareDatetime, AfterValidator(_plannable)]
+Instant = Annotated[
+    AwareDatetime,
+    Field(strict=False),  # what the first validator lets pass
+    BeforeValidator(_written_as_time),
+    AfterValidator(_plannable),
+]
 Priority = Annotated[Level, BeforeValidator(_level, json_schema_input_type=JobClass | Level)]
 
 
@@ -472,6 +489,18 @@ class StreamedMove(Answer):
     error: str | None = None
 
 
+class StreamPlace(Answer):
+    """Where a stream is: the ``seq`` of the last event it has told, if any."""
+
+    seq: int | None
+
+
+class LogEnd(Answer):
+    """The last event of a log: in which status the job ended, null if it is gone."""
+
+    status: JobStatus | None
+
+
 # Asking for jobs
 
 _STATUS_WORDS = {*JobStatus, *GROUPS}
@@ -567,6 +596,8 @@ _IN_WHAT = "Text in the id, the description or the error."
 
 class DeadLettersQuery(Page, OwnerQuery):
     """Which dead letters to list."""
+
+    takes_blanks = True
 
     group: bool = Field(default=False, description="Put those together whose errors are alike.")
     type: Name | None = None
@@ -730,8 +761,7 @@ class LineReport(Request):
 
     message: Annotated[str, Field(max_length=_LINE_LIMIT)]
     level: Literal["debug", "info", "warning", "error"] = "info"
-    # Lines may be plain text as well, and what is read twice has to be read leniently.
-    at: Instant | None = Field(default=None, strict=False, description="Now, if it is left out.")
+    at: Instant | None = Field(default=None, description="Now, if it is left out.")
 
 
 class HeartbeatRequest(Request):
@@ -827,8 +857,8 @@ class CapsRequest(Request):
 
     cpu_units: CpuUnits | None = None
     memory_mb: MemoryMb | None = None
-    running_jobs: Annotated[int, Field(ge=1)] | None = None
-    backlog: Annotated[int, Field(ge=0)] | None = None
+    running_jobs: Annotated[int, Field(ge=1, le=_COUNT_LIMIT)] | None = None
+    backlog: Annotated[int, Field(ge=0, le=_COUNT_LIMIT)] | None = None
 
 
 class UserRequest(Request):
@@ -931,11 +961,16 @@ class GroupList(Answer):
     groups: list[GroupAnswer]
 
 
+def _tell_no_uniqueness(schema: dict[str, Any]) -> None:
+    """A word that is given twice is taken once."""
+    schema.pop("uniqueItems")
+
+
 class TokenRequest(Request):
     """A new token."""
 
     name: Name
-    scopes: Annotated[set[Scope], Field(min_length=1)]
+    scopes: Annotated[set[Scope], Field(min_length=1, json_schema_extra=_tell_no_uniqueness)]
     expires_at: Instant | None = None
 
 
@@ -975,8 +1010,8 @@ class CapacityRequest(Request):
 class TypeRule(Request):
     """Limits on one job type."""
 
-    max_running: Annotated[int, Field(ge=0)] | None = None
-    max_per_minute: Annotated[int, Field(ge=0)] | None = None
+    max_running: Annotated[int, Field(ge=0, le=_COUNT_LIMIT)] | None = None
+    max_per_minute: Annotated[int, Field(ge=0, le=_COUNT_LIMIT)] | None = None
     paused: bool = False
 
 

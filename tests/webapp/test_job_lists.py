@@ -146,6 +146,7 @@ def test_jobs_are_filtered_by_type_priority_tag_text_and_time(store: Session, an
         ("sort=random", "sort"),
         ("created_after=yesterday", "created_after"),
         ("created_after=2026-01-01T00:00:00", "created_after"),
+        ("created_after=1767225600", "created_after"),
         ("q=%00", "q"),
         ("surprise=1", "surprise"),
     ],

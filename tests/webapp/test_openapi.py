@@ -1,5 +1,6 @@
 """The OpenAPI document tells what the routes do."""
 
+import json
 import re
 from typing import Any
 
@@ -7,9 +8,20 @@ import pytest
 from flask import Flask
 from jsonschema import Draft202012Validator
 
+from webapp.bodies import parse_body
 from webapp.endpoints import Resource, endpoints_of
-from webapp.errors import CODES
+from webapp.errors import CODES, MEDIA_TYPE
+from webapp.examples import EXAMPLES
 from webapp.openapi import codes_of, path_of
+from webapp.schemas import ProblemDetails
+
+LOG_EVENTS = {"log": "LogLine", "end": "LogEnd", "resume": "StreamPlace"}
+MOVE_EVENTS = {
+    "job": "StreamedMove",
+    "live": "StreamPlace",
+    "reload": "StreamPlace",
+    "resume": "StreamPlace",
+}
 
 
 @pytest.fixture
@@ -75,6 +87,28 @@ def test_every_default_is_one_that_could_be_sent(document: dict[str, Any]) -> No
                 assert validator.is_valid(told["default"]), f"{name}.{field}"
 
 
+def test_every_request_has_an_example_that_would_be_taken(
+    app: Flask, document: dict[str, Any]
+) -> None:
+    for endpoint in endpoints_of(app):
+        if endpoint.body is not None:
+            operation = document["paths"][path_of(endpoint.rule)][endpoint.method.lower()]
+            example = operation["requestBody"]["content"]["application/json"]["example"]
+            assert parse_body(endpoint.body, json.dumps(example).encode())
+    assert set(EXAMPLES) == {e.body for e in endpoints_of(app)} - {None}
+
+
+def test_every_refusal_has_an_example_for_each_of_its_codes(document: dict[str, Any]) -> None:
+    for item in document["paths"].values():
+        for operation in item.values():
+            for status, answer in operation["responses"].items():
+                told = answer.get("content", {}).get(MEDIA_TYPE, {"examples": {}})["examples"]
+                for code, example in told.items():
+                    problem = ProblemDetails.model_validate(example["value"])
+                    assert (problem.code, str(problem.status)) == (code, status)
+                    assert f"`{code}`" in answer["description"]
+
+
 def references(node: Any) -> list[str]:
     if isinstance(node, list):
         return [found for inner in node for found in references(inner)]
@@ -101,9 +135,15 @@ def test_streams_are_told_with_what_each_event_holds(document: dict[str, Any]) -
     paths = document["paths"]
     follow, stream = paths["/jobs/{job_id}/logs"]["get"], paths["/jobs/stream"]["get"]
 
-    for operation, body in ((follow, "LogLine"), (stream, "StreamedMove")):
-        events = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
-        assert events["contentSchema"] == {"$ref": f"#/components/schemas/{body}"}
+    for operation, told in ((follow, LOG_EVENTS), (stream, MOVE_EVENTS)):
+        events = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["anyOf"]
+        bodies = {
+            event["properties"]["event"]["const"]: event["properties"]["data"]["contentSchema"]
+            for event in events
+        }
+        assert bodies == {
+            name: {"$ref": f"#/components/schemas/{body}"} for name, body in told.items()
+        }
         assert "Last-Event-ID" in [one["name"] for one in operation["parameters"]]
     assert set(follow["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert stream["security"] == [{"token": []}, {"session": []}]

@@ -94,6 +94,8 @@ def test_a_name_is_taken_however_it_is_capitalised(boss: Person) -> None:
         ({"group": "nobody's"}, "group"),
         ({"caps": {"gpus": 1}}, "caps.gpus"),
         ({"caps": {"cpu_units": -1}}, "caps.cpu_units"),
+        ({"caps": {"running_jobs": 10**20}}, "caps.running_jobs"),
+        ({"caps": {"backlog": 10**20}}, "caps.backlog"),
         ({"session_version": 7}, "session_version"),
     ],
 )

@@ -166,6 +166,8 @@ def test_an_unprintable_idempotency_key_is_refused(person: MakePerson) -> None:
         ({"timeout_seconds": "9"}, "timeout_seconds"),
         ({"run_at": "tomorrow"}, "run_at"),
         ({"run_at": "2026-01-01T00:00:00"}, "run_at"),
+        ({"run_at": "1800000000"}, "run_at"),
+        ({"run_at": 1800000000}, "run_at"),
         ({"run_at": "9999-01-01T00:00:00Z"}, "run_at"),
         ({"delay_seconds": -1}, "delay_seconds"),
         ({"start_by": 5}, "start_by"),

@@ -25,11 +25,13 @@ from webapp.schemas import (
     JobList,
     JobRequest,
     JobsQuery,
+    LogEnd,
     LogLine,
     LogList,
     LogsQuery,
     OwnerPage,
     OwnerQuery,
+    StreamPlace,
 )
 from webapp.services import services
 from webapp.streams.answers import follow_log
@@ -202,7 +204,7 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     summary="Read what a job wrote",
     scope=Scope.READ,
     answers={200: LogList},
-    streams=LogLine,
+    streams={"log": LogLine, "end": LogEnd, "resume": StreamPlace},
     query=LogsQuery,
     headers=("Last-Event-ID",),
     refuses=("invalid_cursor", "ambiguous_job_id"),

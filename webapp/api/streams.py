@@ -13,7 +13,7 @@ from webapp.answers import answer
 from webapp.api import jobs
 from webapp.endpoints import Resource
 from webapp.extensions import db
-from webapp.schemas import JobAnswer, OwnerQuery, StreamedMove, WaitQuery
+from webapp.schemas import JobAnswer, OwnerQuery, StreamedMove, StreamPlace, WaitQuery
 from webapp.streams import channel
 from webapp.streams.answers import asks_for_events, converse, follow_moves
 from webapp.streams.home import streams_of
@@ -31,7 +31,12 @@ bp = Resource("api_streams", __name__)
     query=OwnerQuery,
     headers=("Last-Event-ID",),
     answers={200: JobAnswer, 101: None},
-    streams=StreamedMove,
+    streams={
+        "job": StreamedMove,
+        "live": StreamPlace,
+        "reload": StreamPlace,
+        "resume": StreamPlace,
+    },
     refuses=("unknown_owner", "bad_request", "not_found", "ambiguous_job_id"),
 )
 def stream_jobs(query: OwnerQuery) -> ResponseReturnValue:

@@ -1,0 +1,80 @@
+"""A request for each route that takes one, as somebody might really send it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+
+from webapp import schemas
+
+_JOB = {
+    "type": "simulate",
+    "job_id": "report-7",
+    "payload": {"seconds": 2},
+    "description": "Weekly figures",
+    "tags": ["weekly"],
+    "priority": "high",
+    "resource_requirements": {"cpu_units": 0.5, "memory_mb": 64},
+    "retry_config": {"max_attempts": 3, "strategy": "exponential", "base_delay_seconds": 1},
+}
+_CHAIN = [
+    {"type": "simulate", "job_id": "load"},
+    {"type": "simulate", "job_id": "merge", "depends_on": ["load"]},
+]
+_CAPS = {"cpu_units": 8, "memory_mb": 16384, "running_jobs": 4, "backlog": 1000}
+_NIGHTS = {
+    "name": "nights",
+    "match": {"group": "physics", "hours": {"from": "22:00", "to": "06:00", "timezone": "UTC"}},
+    "effect": {"weight": {"times": 2}},
+}
+_POLICY = {
+    "capacity": {"cpu_units": 16, "memory_mb": None},
+    "rules": [_NIGHTS],
+    "types": {"simulate": {"max_running": 4, "max_per_minute": 60}},
+    "classes": {"low": {"paused": False}},
+}
+
+EXAMPLES: Mapping[type[BaseModel], Mapping[str, Any]] = MappingProxyType(
+    {
+        schemas.JobRequest: _JOB,
+        schemas.BatchRequest: {"jobs": _CHAIN},
+        schemas.DeadLettersRetry: {"job_ids": ["report-7"], "payload": {"seconds": 1}},
+        schemas.DeadLettersRequest: {"filter": {"type": "simulate", "q": "timed out"}},
+        schemas.NextRequest: {"worker": "scanner-1", "lease_seconds": 30, "wait_seconds": 20},
+        schemas.HeartbeatRequest: {
+            "lease": "the lease that came with the job",
+            "progress": {"fraction": 0.5, "message": "page 3 of 6"},
+            "logs": ["read page 3"],
+        },
+        schemas.CompleteRequest: {
+            "lease": "the lease that came with the job",
+            "status": "completed",
+            "result": {"pages": 6},
+        },
+        schemas.SimpleSubmission: {"jobId": "scan-1", "description": "Scan", "data": {"pages": 6}},
+        schemas.SimpleCompletion: {"jobId": "scan-1", "status": "succeeded"},
+        schemas.ScheduleRequest: {
+            "name": "nightly",
+            "cron": "30 2 * * *",
+            "timezone": "Europe/Berlin",
+            "overlap": "skip",
+            "template": {"type": "simulate"},
+        },
+        schemas.SchedulePatch: {"cron": "0 4 * * MON-FRI", "paused": False},
+        schemas.TokenRequest: {"name": "laptop", "scopes": ["read", "submit"]},
+        schemas.UserRequest: {
+            "username": "grace",
+            "password": "a long pass phrase",
+            "role": "user",
+            "weight": 2,
+            "caps": _CAPS,
+        },
+        schemas.UserPatch: {"weight": 1.5, "caps": {"running_jobs": 8}},
+        schemas.GroupRequest: {"name": "physics", "weight": 3, "caps": _CAPS},
+        schemas.GroupPatch: {"caps": {"backlog": None}},
+        schemas.PolicyRequest: {"version": 1, **_POLICY},
+        schemas.PolicyDraft: _POLICY,
+    }
+)
+"""By what the route takes."""
