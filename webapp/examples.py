@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from scheduler.states import JobStatus
 from webapp import schemas
 
 _JOB = {
@@ -49,7 +50,7 @@ EXAMPLES: Mapping[type[BaseModel], Mapping[str, Any]] = MappingProxyType(
         },
         schemas.CompleteRequest: {
             "lease": "the lease that came with the job",
-            "status": "completed",
+            "status": JobStatus.COMPLETED,
             "result": {"pages": 6},
         },
         schemas.SimpleSubmission: {"jobId": "scan-1", "description": "Scan", "data": {"pages": 6}},
