@@ -554,6 +554,7 @@ class Feed(Base):
     lasted_seconds: Mapped[float | None]  # none for an attempt that did not end by itself
     rank: Mapped[int | None]  # the first place in the owner's line that changed
     root: Mapped[str | None]  # of a revived job: because of whom others were cancelled
+    outcome: Mapped[str | None]  # of the attempt that ended; none for one that never began
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", FeedKind), name="kind_is_known"),
@@ -570,6 +571,19 @@ class Meter(Base):
     meter: Mapped[float] = mapped_column(server_default="0")
     express_meter: Mapped[float] = mapped_column(server_default="0")
     tag: Mapped[float | None]  # place of the first job in line; none while nothing waits
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
+
+
+class Count(Base):
+    """How often something has happened to jobs of an owner, since it is counted."""
+
+    __tablename__ = "counts"
+
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    what: Mapped[str] = mapped_column(primary_key=True)  # an admission, or the outcome of attempts
+    number: Mapped[int]
+    seconds: Mapped[float]  # that those attempts took
 
     __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
 

@@ -38,6 +38,7 @@ from scheduler.policy.reasons import sentence
 from scheduler.snapshot import Snapshot
 from scheduler.store import (
     admission,
+    counts,
     dependencies,
     leader,
     lookup,
@@ -221,6 +222,7 @@ class Scheduler:
         decided = mirror.decide(now)
         admitted = self._admit(session, decided)
         mirror.note(decided, admitted, now)
+        counts.add(session, admitted, rows)
         mirror.read_on(session, now)
         memory = mirror.keep(session, decided, now)
         leader.remember(session, memory, epoch=self._lease.epoch)

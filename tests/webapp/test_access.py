@@ -120,6 +120,7 @@ ROUTES = (
     Row("GET", "/workers", OPERATORS, "operator admin"),
     Row("GET", "/types", SIGNED_IN),
     Row("GET", "/stats", SIGNED_IN),
+    Row("GET", "/metrics", SIGNED_IN),
 )
 
 EDIT_RULE = f"{JOB_RULE}/edit"

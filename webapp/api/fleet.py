@@ -2,19 +2,20 @@
 
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 
 from scheduler import clock, retry
 from scheduler.models import Worker
 from scheduler.states import Role, Scope
 from scheduler.store import fleet
-from webapp import access, figures, queries, serialise
+from webapp import access, figures, metrics, queries, serialise
 from webapp.answers import answer, utc
 from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
 from webapp.schemas import Stats, TypeList, WorkerList
+from webapp.services import services
 from webapp.views.workers import workers_page
 
 bp = Resource("api_fleet", __name__)
@@ -55,6 +56,24 @@ def list_types() -> Response:
 def read_stats() -> Response:
     """Own figures, or everybody's for operators."""
     return answer(figures.stats(db.session(), access.require(), now=clock.now()))
+
+
+@bp.route_of(
+    "GET",
+    "/metrics",
+    summary="Read figures as Prometheus does",
+    scope=Scope.READ,
+    answers={200: None},
+)
+def read_metrics() -> Response:
+    """Own figures, or everybody's for operators, and those of the service as a whole.
+
+    Text in the format of Prometheus, or OpenMetrics where that is asked for. They are read from the
+    database at every scrape, so every web process tells the same.
+    """
+    found = metrics.families(db.session(), services().redis, access.require(), now=clock.now())
+    body, content_type = metrics.exposition(found, request.headers.get("Accept", ""))
+    return Response(body, content_type=content_type)
 
 
 def worker_to_json(

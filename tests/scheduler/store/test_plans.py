@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import ColumnElement, Connection, Engine, Select, event, select, text, true
 from sqlalchemy.orm import Session
 
@@ -42,7 +43,7 @@ from tests.factories import (
     make_user,
     make_worker,
 )
-from webapp import access, dead_letters
+from webapp import access, dead_letters, figures, metrics
 from webapp.access import Account
 
 S = JobStatus
@@ -363,6 +364,28 @@ def test_a_list_reads_no_large_table_from_end_to_end(filled: Filled, name: str) 
     for statement, parameters in statements:
         for plan in _plans(filled.session.connection(), statement, parameters):
             assert _read_whole(plan) == set()
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.OPERATOR])
+def test_a_scrape_reads_no_history_from_end_to_end(
+    filled: Filled, role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As with a history a hundred times as long as the stretch of it that is looked at.
+    monkeypatch.setattr(figures, "EVENTS_LOOKED_AT", 100)
+    account = Account(filled.owner, filled.owner_name, role, 1)
+    nowhere = Redis(port=1)
+
+    statements = _statements(
+        filled, lambda f: metrics.families(f.session, nowhere, account, now=NOON)
+    )
+
+    read = {
+        (table, statement)
+        for statement, parameters in statements
+        for plan in _plans(filled.session.connection(), statement, parameters)
+        for table in _read_whole(plan) - ({"ready"} if account.sees_everybody else set())
+    }
+    assert not read, "\n\n".join(f"{table}: {statement}" for table, statement in read)
 
 
 @pytest.mark.parametrize("wanted", [dead_letters.Filter(), ALIKE, LATELY], ids=str)

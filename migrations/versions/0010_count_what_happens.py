@@ -1,0 +1,36 @@
+"""Count admissions and ended attempts, for those who draw curves of them.
+
+The leader counts what it takes in, so nobody waits at a counter; the feed tells it how an attempt
+ended.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0005"
+
+_BUSY_TABLE = {
+    "fillfactor": "70",
+    "autovacuum_vacuum_scale_factor": "0.01",
+    "autovacuum_vacuum_threshold": "1000",
+    "autovacuum_vacuum_cost_delay": "0",
+}
+
+
+def upgrade() -> None:
+    op.add_column("feed", sa.Column("outcome", sa.Text(), nullable=True))
+    op.create_table(
+        "counts",
+        sa.Column("owner_id", sa.BigInteger(), nullable=False),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("owner_id", "what", name=op.f("pk_counts")),
+        postgresql_with=_BUSY_TABLE,
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("counts")
+    op.drop_column("feed", "outcome")
