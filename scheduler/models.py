@@ -588,6 +588,18 @@ class Count(Base):
     __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
 
 
+class Received(Base):
+    """What an owner has received of the machine in one slice of time."""
+
+    __tablename__ = "received"
+
+    since: Mapped[datetime] = mapped_column(primary_key=True)  # the beginning of the slice
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    machine_seconds: Mapped[float]
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
+
+
 class Duration(Base):
     """How long attempts at a type of job last, for an owner or for anybody."""
 

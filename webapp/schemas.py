@@ -822,6 +822,53 @@ class Me(UserAnswer):
     unfinished_jobs: int
 
 
+class Share(Answer):
+    """What an account was due and received of the machine over a time that has passed."""
+
+    since: AwareDatetime
+    due: float = Field(
+        description="Its part by weight among those who received something then or want it now."
+    )
+    received: float = Field(
+        description="Its part of the machine, on average: the larger of CPU and memory."
+    )
+    machine_seconds: float = Field(description="The same, times seconds.")
+
+
+class Shares(Answer):
+    """Shares of the last hour and the last day, to five minutes."""
+
+    hour: Share
+    day: Share
+
+
+class UsedLimit(Answer):
+    """A limit, and what is used of it."""
+
+    name: Literal["cpu_units", "memory_mb", "running_jobs", "backlog"]
+    of: Literal["own", "group"]
+    limit: float | None
+    used: float = Field(description="A group's backlog is counted to one beyond its limit.")
+
+
+class BacklogAnswer(Answer):
+    """Jobs that have not finished."""
+
+    unfinished: int
+    jobs: dict[JobStatus, int]
+    oldest_ready_seconds: float | None
+
+
+class Usage(Answer):
+    """What the caller is due, receives, may hold and holds."""
+
+    at: AwareDatetime
+    weight: float = Field(description="As the rules and the group make it now.")
+    shares: Shares
+    limits: list[UsedLimit] = Field(description="As the rules make them now; null is none.")
+    backlog: BacklogAnswer
+
+
 class GroupAnswer(Answer):
     """Users who share a weight and caps."""
 

@@ -1,4 +1,4 @@
-"""Count admissions and ended attempts, for those who draw curves of them.
+"""Count admissions and ended attempts, and what everybody has received of the machine.
 
 The leader counts what it takes in, so nobody waits at a counter; the feed tells it how an attempt
 ended.
@@ -29,8 +29,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner_id", "what", name=op.f("pk_counts")),
         postgresql_with=_BUSY_TABLE,
     )
+    op.create_table(
+        "received",
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("owner_id", sa.BigInteger(), nullable=False),
+        sa.Column("machine_seconds", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("since", "owner_id", name=op.f("pk_received")),
+        postgresql_with=_BUSY_TABLE,
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("received")
     op.drop_table("counts")
     op.drop_column("feed", "outcome")

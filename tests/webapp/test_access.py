@@ -98,6 +98,7 @@ ROUTES = (
     Row("POST", "/dead-letters/retry", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
     Row("POST", "/dead-letters/discard", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
     Row("GET", "/me", SIGNED_IN),
+    Row("GET", "/me/usage", SIGNED_IN),
     Row("GET", "/tokens", SIGNED_IN),
     Row("POST", "/tokens", (401, 201, 201, 201, 201, 201, 403), body=TOKEN),
     Row("DELETE", "/tokens/<int:number>", (401, 404, 204, 404, 404, 404, 403)),

@@ -43,7 +43,7 @@ from tests.factories import (
     make_user,
     make_worker,
 )
-from webapp import access, dead_letters, figures, metrics
+from webapp import access, dead_letters, figures, metrics, usage
 from webapp.access import Account
 
 S = JobStatus
@@ -364,6 +364,20 @@ def test_a_list_reads_no_large_table_from_end_to_end(filled: Filled, name: str) 
     for statement, parameters in statements:
         for plan in _plans(filled.session.connection(), statement, parameters):
             assert _read_whole(plan) == set()
+
+
+def test_what_an_account_uses_is_found_by_index(filled: Filled) -> None:
+    account = Account(filled.owner, filled.owner_name, Role.USER, 1)
+
+    statements = _statements(filled, lambda f: usage.usage(f.session, account, now=NOON))
+
+    read = [
+        (table, statement)
+        for statement, parameters in statements
+        for plan in _plans(filled.session.connection(), statement, parameters)
+        for table in _read_whole(plan)
+    ]
+    assert not read
 
 
 @pytest.mark.parametrize("role", [Role.USER, Role.OPERATOR])
