@@ -507,15 +507,20 @@ class Worker(Base):
     state: Mapped[str]
     processes_min: Mapped[int]
     processes_max: Mapped[int]
+    processes_limit: Mapped[int]  # the most it may have now; operators move it within the bounds
     processes: Mapped[int]
     cpu_units: Mapped[Decimal]
     memory_mb: Mapped[int]
     queues: Mapped[list[str]]
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
+    drain_requested_at: Mapped[datetime | None]  # by an operator: it is to take no new work
 
     __table_args__ = (
         CheckConstraint("state IN ('online', 'draining', 'stopped')", name="state_is_known"),
+        CheckConstraint(
+            "processes_limit BETWEEN processes_min AND processes_max", name="limit_is_within_bounds"
+        ),
     )
 
 

@@ -106,6 +106,7 @@ def make_worker(session: Session, name: str = WORKER, **columns: Any) -> Worker:
         "state": "online",
         "processes_min": 1,
         "processes_max": 8,
+        "processes_limit": columns.get("processes_max", 8),
         "processes": 8,
         "cpu_units": Decimal(8),
         "memory_mb": 4096,

@@ -231,6 +231,7 @@ ILLEGAL_ROWS = {
     " VALUES ('simulate', 0, 1, -1, 1, now())",
     "ck_scheduler_lease_there_is_one": "INSERT INTO scheduler_lease (id, epoch) VALUES (2, 0)",
     "ck_workers_state_is_known": "UPDATE workers SET state = 'asleep'",
+    "ck_workers_limit_is_within_bounds": "UPDATE workers SET processes_limit = processes_max + 1",
     "ck_job_types_executors_are_known": "INSERT INTO job_types (name, cpu_units, memory_mb,"
     " timeout_seconds, retry_config, executors, registered_at)"
     " VALUES ('x', 1, 1, 1, '{}', '{celery,robot}', now())",

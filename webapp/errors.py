@@ -54,6 +54,8 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "name_taken": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,
         "policy_conflict": HTTPStatus.CONFLICT,
+        "worker_gone": HTTPStatus.CONFLICT,
+        "beyond_bounds": HTTPStatus.CONFLICT,
         "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "invalid_json": HTTPStatus.UNPROCESSABLE_ENTITY,

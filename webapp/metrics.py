@@ -136,7 +136,7 @@ def _machine(session: Session, account: Account) -> Iterator[Metric]:
 
 def _fleet(session: Session) -> Iterator[Metric]:
     workers = GaugeMetricFamily("fairq_workers", "Celery workers that live.", labels=["state"])
-    live = [worker.state for worker in fleet.live_workers(session)]
+    live = [fleet.state_of(worker) for worker in fleet.live_workers(session)]
     for state in ("online", "draining"):
         workers.add_metric([state], live.count(state))
     yield workers

@@ -109,6 +109,7 @@ class Running:
     owner: str
     attempt: int
     started_at: datetime
+    lease_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,8 @@ def jobs_by_ids(
 def _with_owner() -> Select[Job, str, bool]:
     """Return the select of jobs with their owners' names and whether anything could run them."""
     heard = Worker.heartbeat_at > func.now() - fleet.SILENCE
-    has_worker = select(Worker.name).where(Worker.state == "online", heard).exists()
+    takes_work = (Worker.state == "online", Worker.drain_requested_at.is_(None), heard)
+    has_worker = select(Worker.name).where(*takes_work).exists()
     return select(Job, User.username, has_worker).join(User, User.id == Job.owner_id)
 
 
@@ -302,8 +304,8 @@ def workers(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).order_by(Worker.name)).all()
 
 
-def running_on(session: Session) -> dict[str, list[Running]]:
-    """Return what each Celery worker runs, longest first."""
+def running_on(session: Session, executor: Executor = Executor.CELERY) -> dict[str, list[Running]]:
+    """Return what each worker of a kind runs, by its name, longest first."""
     rows = session.execute(
         select(
             Active.worker.label("worker"),
@@ -311,15 +313,18 @@ def running_on(session: Session) -> dict[str, list[Running]]:
             User.username,
             Active.attempt,
             Active.claimed_at,
+            Active.lease_until,
         )
         .join(Job, Job.id == Active.job_id)
         .join(User, User.id == Active.owner_id)
-        .where(Active.worker.is_not(None), Active.executor == Executor.CELERY)
+        .where(Active.worker.is_not(None), Active.executor == executor)
         .order_by(Active.claimed_at)
     ).mappings()
     running: dict[str, list[Running]] = {}
     for row in rows:
-        job = Running(row["job_id"], row["username"], row["attempt"], row["claimed_at"])
+        job = Running(
+            row["job_id"], row["username"], row["attempt"], row["claimed_at"], row["lease_until"]
+        )
         running.setdefault(row["worker"], []).append(job)
     return running
 

@@ -1179,12 +1179,39 @@ class WorkerAnswer(Answer):
     processes: int
     processes_min: int
     processes_max: int
+    processes_limit: int = Field(description="The most it may have now; see grow and shrink.")
     cpu_units: float
     memory_mb: int
     queues: list[str]
     started_at: AwareDatetime
     heartbeat_at: AwareDatetime
+    drain_requested_at: AwareDatetime | None = Field(
+        description="Since when an operator wants it to take no new work; outlives its restarts."
+    )
     running: list[RunningJob]
+
+
+class HeldJob(RunningJob):
+    """A job a pull worker holds."""
+
+    lease_expires_at: AwareDatetime
+
+
+class PullWorkerAnswer(Answer):
+    """A program that asks for jobs over HTTP, by the name it gives itself."""
+
+    name: str
+    asked_by: str | None = Field(
+        description="Whose token it used; null if it has not asked in the last ten minutes."
+    )
+    asked_at: AwareDatetime | None
+    running: list[HeldJob]
+
+
+class ResizeQuery(Query):
+    """By how many processes."""
+
+    processes: Annotated[int, Field(ge=1, le=1_000)] = 1
 
 
 class Offer(Answer):
@@ -1196,9 +1223,12 @@ class Offer(Answer):
 
 
 class WorkerList(Answer):
-    """Every worker, and what the live ones offer together."""
+    """Every worker, and what the live ones of Celery offer together."""
 
     workers: list[WorkerAnswer]
+    pull_workers: list[PullWorkerAnswer] = Field(
+        description="Those that asked in the last ten minutes, or hold a job."
+    )
     capacity: Offer
 
 

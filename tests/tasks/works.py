@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import redis
 from celery import Celery
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -14,7 +15,7 @@ from local.process import Process
 from scheduler.database import make_engine
 from scheduler.dispatch import Dispatcher
 from scheduler.models import Worker
-from scheduler.states import FINISHED, JobStatus
+from scheduler.states import FINISHED, JobClass, JobStatus
 from scheduler.store.admission import Parcel
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
@@ -68,6 +69,33 @@ class Works:
 
     def log(self) -> str:
         return "\n".join(self.lines)
+
+    def said(self) -> set[str]:
+        """Return the messages of its log without what stands before them."""
+        return {line.rpartition("] ")[2].strip() for line in self.lines}
+
+    def name(self) -> str:
+        entry = self.entry()
+        assert entry is not None
+        return entry.name
+
+    def waiting(self) -> int:
+        """Return how many messages no worker has taken."""
+        with redis.Redis.from_url(self.settings.redis_url) as client:
+            return sum(client.llen(job_class) for job_class in JobClass)
+
+    def is_listening(self) -> bool:
+        """Tell whether somebody waits for messages."""
+        with redis.Redis.from_url(self.settings.redis_url) as client:
+            return any(
+                one["cmd"] == "brpop" and "b" in one["flags"] for one in client.client_list()
+            )
+
+    def next_heartbeat(self) -> None:
+        """Wait until the worker has told once more that it lives."""
+        before = self.entry()
+        assert before is not None
+        eventually(lambda: (now := self.entry()) and now.heartbeat_at > before.heartbeat_at)
 
     def entry(self) -> Worker | None:
         with Session(self.engine, expire_on_commit=False) as session:

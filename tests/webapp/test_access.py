@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
-from tests.factories import NOON, make_group, make_job, make_user, make_worker
+from tests.factories import NOON, WORKER, make_group, make_job, make_user, make_worker
 from tests.webapp.conftest import Person, add_token, csrf_of
 from webapp.extensions import socketio
 
@@ -119,6 +119,33 @@ ROUTES = (
     Row("POST", "/types/<name>/pause", OPERATORS, path="/types/simulate/pause"),
     Row("POST", "/types/<name>/resume", OPERATORS, path="/types/simulate/resume"),
     Row("GET", "/workers", OPERATORS, "operator admin"),
+    Row(
+        "POST",
+        "/workers/<name>/drain",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/drain",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/resume",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/resume",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/grow",
+        (401, 403, 403, 403, 409, 409, 403),
+        path=f"/workers/{WORKER}/grow",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/shrink",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/shrink",
+    ),
     Row("GET", "/types", SIGNED_IN),
     Row("GET", "/stats", SIGNED_IN),
     Row("GET", "/metrics", SIGNED_IN),

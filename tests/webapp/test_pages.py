@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from scheduler.events import Standing, write_standings
 from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Token
 from scheduler.states import CancelReason, Condition, JobStatus, Role
-from tests.factories import MINUTE, NOON, make_job, make_type, make_user, make_worker
+from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
 from webapp.schemas import PAGE_DEFAULT
 
@@ -631,6 +631,32 @@ def test_the_workers_page_tells_what_each_worker_is_up_to(
     assert "worker1@test test, process 1 online" in said
     assert "silent@far test, process 1 silent" in said
     assert "busy" in said
+
+
+def test_the_workers_page_has_buttons_for_workers_that_are_up(
+    signed_in: MakePerson, store: Session
+) -> None:
+    olga = signed_in("olga", Role.OPERATOR)
+    make_worker(store, processes_min=8)
+    make_worker(store, "silent@far", heartbeat_at=NOON)
+    store.commit()
+
+    page = page_of(olga, "/workers")
+    assert f"Drain {WORKER}" in words_of(page)
+    assert f"Resume {WORKER}" not in words_of(page)
+    assert "Drain silent@far" not in words_of(page)
+    assert len(re.findall(r"<button[^>]* disabled>(?:Grow|Shrink)", page)) == 2
+
+    form = {"csrf_token": olga.csrf}
+    olga.csrf = None
+    refused = olga.ask("POST", f"/workers/{WORKER}/drain", headers=HTML)
+    sent = olga.ask("POST", f"/workers/{WORKER}/drain", data=form, headers=HTML)
+
+    assert (refused.status_code, sent.status_code, sent.location) == (403, 302, "/workers")
+    said = words_of(page_of(olga, "/workers"))
+    assert f"{WORKER} takes no new jobs; what it runs goes on." in said
+    assert "process 1 draining" in said
+    assert f"Resume {WORKER}" in said
 
 
 def test_the_bell_tells_how_jobs_ended_lately(ann: Person, store: Session) -> None:
