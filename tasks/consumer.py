@@ -22,8 +22,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # Celery ships no anno
     Redis goes away while a job runs and messages are waited for.
     """
 
-    takes_work = True
-    """Whether messages are taken. One that Redis is already handing over is, in any case."""
+    takes_work = False
+    """Whether messages are taken: not before it is known what operators want of this worker.
+
+    One that Redis is already handing over is taken in any case.
+    """
 
     def create_task_handler(self, *arguments: Any, **named: Any) -> Any:
         """Begin to receive over a new connection, as long as work is taken."""

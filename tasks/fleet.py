@@ -207,12 +207,14 @@ class Fleet:
         if now >= self._heartbeat_at or self._known_processes != len(self._processes.living()):
             self._beat()
             self._heartbeat_at = now + _HEARTBEAT_SECONDS
-        if now >= self._renew_at:
-            self._follow_operators()
+        is_due = now >= self._renew_at
+        if is_due:
             self._renew(now)
             self._renew_at = now + _RENEW_SECONDS
         self._bury_lost()
         self._give_back_unstarted()
+        if is_due:
+            self._follow_operators()
 
     def _beat(self) -> None:
         count = len(self._processes.living())

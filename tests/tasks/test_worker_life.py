@@ -47,12 +47,9 @@ def test_a_drained_worker_takes_nothing_finishes_what_runs_and_takes_work_again(
     services: Services, tmp_path: Path
 ) -> None:
     with Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="2,2") as works:
-        name = works.name()
         running = works.running(payload={"duration_seconds": 6})
 
-        works.jobs.run(lambda session: fleet.drain(session, name))
-        eventually(lambda: "drain" in works.said(), saying=works.log)
-        eventually(lambda: not works.is_listening())
+        works.drain()
         attempts = [works.submit(job_class=each) for each in reversed(JobClass)]
 
         assert works.wait(running) is JobStatus.COMPLETED
@@ -62,8 +59,24 @@ def test_a_drained_worker_takes_nothing_finishes_what_runs_and_takes_work_again(
         assert entry is not None
         assert (entry.state, fleet.state_of(entry)) == ("online", "draining")
 
-        works.jobs.run(lambda session: fleet.resume(session, name))
+        works.resume()
         assert {works.wait(each) for each in attempts} == {JobStatus.COMPLETED}
+
+
+def test_a_drained_worker_that_starts_again_takes_nothing(
+    services: Services, tmp_path: Path
+) -> None:
+    with Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="1,1") as works:
+        works.drain()
+        attempt = works.submit()
+
+        works.start_again()
+        for _ in range(2):
+            works.next_heartbeat()
+        assert works.jobs.status(attempt) is JobStatus.QUEUED
+
+        works.resume()
+        assert works.wait(attempt) is JobStatus.COMPLETED
 
 
 def test_a_drain_outlives_a_broker_that_is_restarted(tmp_path: Path) -> None:
@@ -71,9 +84,7 @@ def test_a_drain_outlives_a_broker_that_is_restarted(tmp_path: Path) -> None:
         OwnServices(tmp_path / "services") as services,
         Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="1,1") as works,
     ):
-        name = works.name()
-        works.jobs.run(lambda session: fleet.drain(session, name))
-        eventually(lambda: "drain" in works.said(), saying=works.log)
+        works.drain()
 
         services.restart_valkey()
         eventually(lambda: works.log().count("Connected to") == 2, saying=works.log)
@@ -82,7 +93,7 @@ def test_a_drain_outlives_a_broker_that_is_restarted(tmp_path: Path) -> None:
             works.next_heartbeat()
         assert works.jobs.status(attempt) is JobStatus.QUEUED
 
-        works.jobs.run(lambda session: fleet.resume(session, name))
+        works.resume()
         assert works.wait(attempt) is JobStatus.COMPLETED
 
 

@@ -16,6 +16,7 @@ from scheduler.database import make_engine
 from scheduler.dispatch import Dispatcher
 from scheduler.models import Worker
 from scheduler.states import FINISHED, JobClass, JobStatus
+from scheduler.store import fleet
 from scheduler.store.admission import Parcel
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
@@ -58,6 +59,12 @@ class Works:
             raise
         return self
 
+    def start_again(self) -> None:
+        """Kill the worker, and start it as it was started before."""
+        self.process.kill()
+        self.lines.clear()
+        self.__enter__()
+
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self._sender.close()
@@ -70,9 +77,15 @@ class Works:
     def log(self) -> str:
         return "\n".join(self.lines)
 
-    def said(self) -> set[str]:
-        """Return the messages of its log without what stands before them."""
-        return {line.rpartition("] ")[2].strip() for line in self.lines}
+    def drain(self) -> None:
+        """Want the worker to take no new work, and wait until it does not."""
+        eventually(self.is_listening, saying=self.log)
+        self.jobs.run(lambda session: fleet.drain(session, self.name()))
+        eventually(lambda: not self.is_listening(), saying=self.log)
+
+    def resume(self) -> None:
+        """Want the worker to take work again."""
+        self.jobs.run(lambda session: fleet.resume(session, self.name()))
 
     def name(self) -> str:
         entry = self.entry()
