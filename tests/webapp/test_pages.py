@@ -13,9 +13,11 @@ from redis import Redis
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
+from scheduler import clock
 from scheduler.events import Standing, write_standings
-from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Token
+from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token
 from scheduler.states import CancelReason, Condition, JobStatus, Role
+from scheduler.store.received import beginning_of_slice
 from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
 from webapp.schemas import PAGE_DEFAULT
@@ -607,9 +609,15 @@ def test_the_account_shows_limits_and_what_is_used_of_them(
     make_job(store, ann.user, JobStatus.COMPLETED)
     store.commit()
 
+    since = beginning_of_slice(clock.now())
+    store.add(Received(since=since, owner_id=ann.user.id, machine_seconds=1000))
+    store.commit()
+
     said = words_of(page_of(ann, "/account"))
 
     assert "Weight 2.5" in said
+    assert re.search("Share of the last hour 2[567]% due 100%", said)
+    assert "Share of the last day 1% due 100%" in said
     assert "Unfinished jobs 1 of 10" in said
     assert "Memory at a time 2 GB" in said
     assert "CPU at a time no cap" in said
