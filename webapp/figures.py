@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select, true
+from sqlalchemy import ColumnElement, Select, Subquery, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from scheduler.models import Active, Job, JobEvent, Ready
-from scheduler.states import FINISHED, Executor, JobClass, JobStatus
+from scheduler.states import DISCARD, FINISHED, Executor, JobClass, JobStatus
 from scheduler.store import estimates, fleet
 from webapp import queries
 from webapp.access import Account, visible_jobs
@@ -103,12 +103,20 @@ def reserved(session: Session, owner_id: int | None = None) -> dict[str, Any]:
     return _offer(cpu_units, memory_mb, slots)
 
 
-def _newest_events(account: Account) -> Select[int, str, datetime]:
+def _newest_events(account: Account) -> Select[int, str, str, datetime]:
     return (
-        select(JobEvent.job_id, JobEvent.status, JobEvent.at)
+        select(JobEvent.job_id, JobEvent.verb, JobEvent.status, JobEvent.at)
         .where(own(account, JobEvent.owner_id))
         .order_by(JobEvent.seq.desc())
         .limit(EVENTS_LOOKED_AT)
+    )
+
+
+def _ends_since(events: Subquery, start: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        events.c.at > start,
+        events.c.status.in_(sorted(FINISHED)),
+        events.c.verb != DISCARD,
     )
 
 
@@ -118,7 +126,7 @@ def _finished(
     newest = _newest_events(account).subquery()
     rows = session.execute(
         select(newest.c.status, func.count())
-        .where(newest.c.at > now - within, newest.c.status.in_(sorted(FINISHED)))
+        .where(*_ends_since(newest, now - within))
         .group_by(newest.c.status)
     )
     counts = {str(status): 0 for status in JobStatus if status in FINISHED}
@@ -136,7 +144,7 @@ def spread(
         select(*(func.percentile_cont(share).within_group(seconds) for share in shares.values()))
         .select_from(newest)
         .join(Job, Job.id == newest.c.job_id)
-        .where(newest.c.at > now - HOUR, newest.c.status.in_(sorted(FINISHED)))
+        .where(*_ends_since(newest, now - HOUR))
     ).one()
     return {
         name: None if value is None else round(float(value), 3)

@@ -40,6 +40,7 @@ from scheduler.models import (
     JobEvent,
     JobLog,
     JobType,
+    Schedule,
     Token,
     User,
     Worker,
@@ -377,6 +378,31 @@ def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobS
         .group_by(Job.status)
     )
     return counts | {JobStatus(status): count for status, count in rows}
+
+
+def schedules(
+    session: Session, visible: ColumnElement[bool], *, limit: int, cursor: str | None
+) -> tuple[Sequence[tuple[Schedule, str]], str | None]:
+    """Return one page of the visible schedules with their owners' names, newest first."""
+    wanted = select(Schedule, User.username).join(User, User.id == Schedule.owner_id).where(visible)
+    if cursor is not None:
+        wanted = wanted.where(Schedule.id < read_cursor(cursor))
+    rows = session.execute(wanted.order_by(Schedule.id.desc()).limit(limit + 1)).all()
+    found = [(schedule, owner) for schedule, owner in rows[:limit]]
+    return found, write_cursor(found[-1][0].id) if len(rows) > limit else None
+
+
+def last_jobs_of_schedule(owner_id: int, name: str, *, limit: int) -> Select[Job]:
+    """Return the select of a schedule's last jobs, newest first.
+
+    The index holds them by status: the last of each are few, and the last of all among them.
+    """
+    of_schedule = select(Job.id).where(Job.owner_id == owner_id, Job.schedule == name)
+    last = [
+        of_schedule.where(Job.status == status).order_by(Job.id.desc()).limit(limit)
+        for status in JobStatus
+    ]
+    return select(Job).where(Job.id.in_(union_all(*last))).order_by(Job.id.desc()).limit(limit)
 
 
 def write_cursor(*places: int) -> str:

@@ -6,6 +6,8 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import Worker
 from scheduler.store import fleet
+from scheduler.store.audit import record
+from webapp import access
 from webapp.errors import Problem, not_found
 from webapp.extensions import db
 from webapp.services import services
@@ -14,8 +16,8 @@ Act = Callable[[Session, str], bool]
 """Says what is wanted of the worker of a name; False if that cannot be."""
 
 
-def steer(name: str, act: Act) -> Worker:
-    """Do *act* to a worker and let the scheduler know. Commits.
+def steer(name: str, verb: str, act: Act) -> Worker:
+    """Do *act*, called *verb*, to a worker, write that down, and let the scheduler know. Commits.
 
     Raises a 404 problem for a worker that never was, a 409 problem for one that is gone or that
     cannot have as many processes.
@@ -27,6 +29,8 @@ def steer(name: str, act: Act) -> Worker:
     if not act(session, name):
         raise _refusal(session.get_one(Worker, name), is_up=up)
     worker = session.get_one(Worker, name, populate_existing=True)
+    told = {"processes_limit": worker.processes_limit}
+    record(session, access.actor(), f"workers.{verb}", f"workers/{name}", told)
     session.commit()
     services().announcer.wake()
     return worker

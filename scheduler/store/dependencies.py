@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.states import FINISHED, Condition, FeedKind
 from scheduler.store.lines import JOIN_LINE, PLACE
-from scheduler.store.moves import Move, fetch, make, run, verb
+from scheduler.store.moves import OUTCOME, Move, fetch, make, run, verb
 
 EDGES_AT_ONCE = 5_000
 """How many edges are met in one turn: one job may have a hundred thousand dependents."""
@@ -162,9 +162,11 @@ moved AS (
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
               jsonb_build_object(
                   'reason', jobs.reason, 'from', target.status, 'root', target.root
-              ) AS data
+              ) AS data,
+              {OUTCOME}
 )
-"""
+""",
+    ends=True,
 )
 
 # One level: of those cancelled because of the same job, whoever waits for another one of them as

@@ -63,13 +63,16 @@ def list_workers() -> ResponseReturnValue:
     role=Role.OPERATOR,
     answers={200: WorkerAnswer},
     refuses=("worker_gone",),
+    audits="workers.drain",
 )
 def drain_worker(name: str) -> ResponseReturnValue:
     """It stays up, and what it runs goes on; its capacity is not offered any more.
 
     That holds until it is resumed, also when it starts again. It hears of it within seconds.
     """
-    return _steered(steering.steer(name, fleet.drain), "takes no new jobs; what it runs goes on")
+    return _steered(
+        steering.steer(name, "drain", fleet.drain), "takes no new jobs; what it runs goes on"
+    )
 
 
 @bp.route_of(
@@ -80,10 +83,11 @@ def drain_worker(name: str) -> ResponseReturnValue:
     role=Role.OPERATOR,
     answers={200: WorkerAnswer},
     refuses=("worker_gone",),
+    audits="workers.resume",
 )
 def resume_worker(name: str) -> ResponseReturnValue:
     """Its capacity is offered again."""
-    return _steered(steering.steer(name, fleet.resume), "takes jobs again")
+    return _steered(steering.steer(name, "resume", fleet.resume), "takes jobs again")
 
 
 @bp.route_of(
@@ -95,6 +99,7 @@ def resume_worker(name: str) -> ResponseReturnValue:
     query=ResizeQuery,
     answers={200: WorkerAnswer},
     refuses=("worker_gone", "beyond_bounds"),
+    audits="workers.grow",
 )
 def grow_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
     """Within the bounds it was started with; it starts them as there is work.
@@ -113,6 +118,7 @@ def grow_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
     query=ResizeQuery,
     answers={200: WorkerAnswer},
     refuses=("worker_gone", "beyond_bounds"),
+    audits="workers.shrink",
 )
 def shrink_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
     """Within the bounds it was started with; a process that runs a job ends after it.
@@ -156,7 +162,7 @@ def read_metrics() -> Response:
 
 
 def _resized(name: str, *, by: int) -> ResponseReturnValue:
-    worker = steering.steer(name, partial(fleet.resize, by=by))
+    worker = steering.steer(name, "grow" if by > 0 else "shrink", partial(fleet.resize, by=by))
     processes = "process" if worker.processes_limit == 1 else "processes"
     return _steered(worker, f"may have {worker.processes_limit} {processes} now")
 

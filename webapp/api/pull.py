@@ -63,6 +63,7 @@ def next_job(body: NextRequest) -> Response:
     body=HeartbeatRequest,
     answers={200: HeartbeatAnswer},
     refuses=("lease_lost",),
+    reports=True,
 )
 def keep_job(job_id: str, body: HeartbeatRequest) -> Response:
     """The lease lasts anew, as long as the job may run. `cancel` says that it is to stop."""
@@ -80,6 +81,7 @@ def keep_job(job_id: str, body: HeartbeatRequest) -> Response:
     body=CompleteRequest,
     answers={200: JobAnswer},
     refuses=("lease_lost",),
+    reports=True,
 )
 def complete_job(job_id: str, body: CompleteRequest) -> Response:
     """A failure is retried by the job's own rules, unless it is not `retryable`."""

@@ -127,6 +127,7 @@ def read_simple_job(job_id: str) -> Response:
     body=SimpleCompletion,
     answers={200: SimpleJob},
     refuses=("not_found", "not_running"),
+    reports=True,
 )
 def complete_simple_job(body: SimpleCompletion) -> Response:
     """409 for a job that is not running."""
