@@ -77,7 +77,11 @@ def test_jobs_are_counted_by_status_and_class(
     assert anns["fairq_jobs", JobClass.LOW, S.READY] == 2
     assert anns["fairq_jobs", JobClass.HIGH, S.RETRYING] == 0
     assert everybodys["fairq_reserved_slots",] == anns["fairq_reserved_slots",] == 2
-    assert scrape(bob)["fairq_reserved_slots",] == 0
+    bobs = scrape(bob)
+    assert bobs["fairq_reserved_slots",] == 0
+    assert {key[1:] for key, value in bobs.items() if key[0] == "fairq_jobs" and value} == {
+        (JobClass.HIGH, S.RETRYING)
+    }
 
 
 def test_counters_are_own_for_users_and_everybodys_for_operators(
