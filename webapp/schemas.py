@@ -450,7 +450,7 @@ class JobsQuery(Page, OwnerQuery):
     )
     tag: list[Tag] = Field(default_factory=list, description="Repeat it to ask for several.")
     q: Annotated[str, Field(max_length=200)] | None = Field(
-        default=None, description="Text in the id or the description."
+        default=None, description="Text in the id, the description or a tag."
     )
     created_after: Instant | None = None
     created_before: Instant | None = None

@@ -24,6 +24,7 @@ FOR UPDATE OF jobs SKIP LOCKED
 _FORGET = text("""
 WITH said AS (DELETE FROM job_logs WHERE job_id = ANY(:jobs)),
 happened AS (DELETE FROM job_events WHERE job_id = ANY(:jobs)),
+found AS (DELETE FROM searched WHERE job_id = ANY(:jobs)),
 tried AS (DELETE FROM attempts WHERE job_id = ANY(:jobs)),
 waited AS (DELETE FROM dependencies WHERE child_id = ANY(:jobs)),
 awaited AS (DELETE FROM dependencies WHERE parent_id = ANY(:jobs) AND child_id <> ALL(:jobs))

@@ -130,6 +130,13 @@ timers_set AS (
 fed AS (
     INSERT INTO feed (kind, job_id, owner_id)
     SELECT 'linked', id, owner_id FROM moved WHERE open_dependencies > 0
+),
+searchable AS (
+    INSERT INTO searched (job_id, type, created_at, tags, text)
+    SELECT id, type, created_at, tags, concat_ws(
+        chr(10), job_id, description, array_to_string(tags, chr(10))
+    )
+    FROM moved
 )"""
     + JOIN_LINE
 )

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from scheduler import clock
 from scheduler.models import Job
-from scheduler.states import JobClass, JobStatus, Role, Scope, is_final
+from scheduler.states import JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
 from scheduler.store.revival import run_again
 from webapp import access, queries, serialise
@@ -109,7 +109,7 @@ def list_jobs(query: JobsQuery) -> Response:
         session,
         services().redis,
         access.visible_jobs(access.require(), query.owner),
-        _filter(query),
+        queries.filter_of(query),
         limit=query.limit,
         cursor=query.cursor,
         oldest_first=query.sort == "oldest",
@@ -257,16 +257,3 @@ def _submitted_to_json(intake: Intake) -> list[dict[str, Any]]:
     for job, view in zip(jobs, intake.jobs, strict=True):
         job["duplicate"] = view.job.id in intake.duplicates
     return jobs
-
-
-def _filter(query: JobsQuery) -> queries.Filter:
-    return queries.Filter(
-        statuses=query.statuses(),
-        types=query.type,
-        classes={JobClass(word) for word in query.priority if word in set(JobClass)},
-        levels={int(word) for word in query.priority if word.isdecimal()},
-        tags=query.tag,
-        text=query.q,
-        created_after=query.created_after,
-        created_before=query.created_before,
-    )

@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, Connection, Engine, Select, event, select, text, true
+from sqlalchemy import ColumnElement, Connection, Engine, Select, event, func, select, text, true
 from sqlalchemy.orm import Session
 
-from scheduler.models import Job, JobEvent, JobLog, User
+from scheduler.models import Job, JobEvent, JobLog, Searched, User
 from scheduler.states import Condition, FeedKind, JobStatus, Role
 from scheduler.store import (
     admission,
@@ -42,11 +42,21 @@ from tests.factories import (
     make_user,
     make_worker,
 )
-from webapp import access, dead_letters
+from webapp import access, dead_letters, queries
 from webapp.access import Account
 
 S = JobStatus
-LARGE = {"attempts", "dependencies", "job_events", "job_logs", "jobs", "ready", "timers", "users"}
+LARGE = {
+    "attempts",
+    "dependencies",
+    "job_events",
+    "job_logs",
+    "jobs",
+    "ready",
+    "searched",
+    "timers",
+    "users",
+}
 """Tables that grow with users or jobs: reading one of them from end to end is too much."""
 
 LEASE = timedelta(seconds=30)
@@ -134,6 +144,12 @@ SELECT id, owner_id, now(), 'submit', status, 0 FROM jobs;
 
 INSERT INTO job_logs (job_id, attempt, at, level, message)
 SELECT id, 1, now(), 'INFO', 'x' FROM jobs;
+
+DELETE FROM searched;
+INSERT INTO searched
+SELECT id, CASE WHEN mod(id, 1000) = 0 THEN 'rare' ELSE type END, created_at + id * interval '1 s',
+       tags, concat_ws(chr(10), job_id, tags[1])
+FROM jobs;
 
 INSERT INTO meters (owner_id, tag) SELECT id, CASE WHEN mod(id, 100) = 0 THEN 1 END FROM users;
 
@@ -325,6 +341,71 @@ def _listed(
     return read(dead_letters.Listing(who(filled), wanted, ON))
 
 
+def _found(filled: Filled, **filters: Any) -> Select[Any]:
+    wanted = queries.Filter(**filters)
+    finder = queries.Finder(found=queries.searched(wanted))
+    return queries.Listing(Job.owner_id == filled.owner, wanted, finder, limit=50).page()
+
+
+FEW: dict[str, tuple[str, dict[str, Any]]] = {
+    "type": ("ix_searched_type", {"types": ["rare"]}),
+    "tag": ("ix_searched_tags", {"tags": ["tag7"]}),
+    "text": ("ix_searched_text", {"text": "_777"}),
+    "time": (
+        "ix_searched_created_at_job_id",
+        {"created_after": NOON + 5 * MINUTE, "created_before": NOON + 8 * MINUTE},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_few_jobs_are_found_by_the_index_of_their_filter(filled: Filled, name: str) -> None:
+    index, filters = FEW[name]
+    statements = _statements(filled, lambda f: [f.session.execute(_found(f, **filters))])
+
+    ((statement, parameters),) = statements
+    for plan in _plans(filled.session.connection(), statement, parameters):
+        assert index in {scan["Index Name"] for scan in _index_scans(plan)}
+        assert _read_whole(plan) == set()
+
+
+@pytest.mark.parametrize(
+    ("filters", "are_few"),
+    [
+        ({"text": "_777"}, True),
+        ({"text": "made"}, False),
+        ({"types": ["rare"]}, True),
+        ({"types": ["simulate"]}, False),
+        ({"tags": ["tag7"]}, True),
+        ({"created_before": NOON + 5 * MINUTE}, True),
+        ({"created_after": NOON + 5 * MINUTE}, False),
+    ],
+    ids=lambda given: "-".join(given) if isinstance(given, dict) else str(given),
+)
+def test_the_planner_tells_few_from_many(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any], *, are_few: bool
+) -> None:
+    monkeypatch.setattr(queries, "SCAN_LIMIT", 1000)
+
+    finder = queries.finder_of(filled.session, queries.Filter(**filters))
+
+    assert (finder.found is not None) is are_few
+
+
+def test_no_job_of_a_time_lies_beyond_where_a_list_of_that_time_is_sought(filled: Filled) -> None:
+    instant, session = NOON + 150 * MINUTE, filled.session
+
+    least = session.scalar(queries.first_after(instant))
+    most = session.scalar(queries.last_before(instant))
+
+    later, earlier = Searched.created_at > instant, Searched.created_at < instant
+    assert session.scalar(select(func.min(Searched.job_id)).where(later)) == least
+    assert session.scalar(select(func.max(Searched.job_id)).where(earlier)) == most
+    assert least
+    assert most
+    assert least > most
+
+
 PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
     "everybody's jobs": _newest,
     "own jobs": lambda f: _newest(f, owner_id=f.owner),
@@ -332,7 +413,6 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
     "everybody's jobs in a status": lambda f: _newest(f, status=S.FAILED),
     "a job by its name": lambda _: select(Job.id).where(Job.job_id == "made_1"),
     "a user's job by its name": lambda f: _newest(f, owner_id=f.owner, job_id="made_1"),
-    "jobs with a tag": lambda _: select(Job.id).where(Job.tags.op("@>")(["tag7"])),
     "a job's events": lambda f: (
         select(JobEvent).where(JobEvent.job_id == f.jobs[S.READY][0]).order_by(JobEvent.seq)
     ),
@@ -348,6 +428,12 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
         .order_by(JobLog.id)
         .limit(100)
     ),
+    "where a time begins": lambda _: queries.first_after(NOON + 150 * MINUTE),
+    "where a time ends": lambda _: queries.last_before(NOON + 150 * MINUTE),
+    "jobs found by an index": lambda f: _found(f, tags=["tag7"]),
+    "many jobs with a tag": lambda f: queries.Listing(
+        Job.owner_id == f.owner, queries.Filter(tags=["tag7"]), limit=50
+    ).page(),
     "jobs by their names": lambda _: access._by_job_ids(OPERATOR, ["made_1", "made_2"], None),
     "a user's jobs by their names": lambda f: access._by_job_ids(
         Account(f.owner, "", Role.USER, 1), ["made_1", "made_2"], None

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from scheduler.models import Attempt, Base, Dependency, Job, JobEvent, JobLog
+from scheduler.models import Attempt, Base, Dependency, Job, JobEvent, JobLog, Searched
 from scheduler.states import FINISHED, UNFINISHED, JobStatus
 from scheduler.store import work
 from scheduler.store.retention import forget_finished
@@ -41,7 +41,7 @@ def test_a_finished_job_is_forgotten_with_everything_that_names_it(
 
     assert _forget(session) == 2
 
-    for table in (Job, Attempt, JobLog, JobEvent, Dependency):
+    for table in (Job, Attempt, JobLog, JobEvent, Dependency, Searched):
         assert session.scalar(select(func.count()).select_from(table)) == 0
 
 
@@ -60,6 +60,7 @@ def test_every_table_that_names_a_job_is_seen_to() -> None:
         "attempts",
         "job_events",
         "job_logs",
+        "searched",
     }
 
 
