@@ -21,6 +21,7 @@ from webapp.schemas import (
     BatchAnswer,
     BatchRequest,
     EventList,
+    Graph,
     JobAnswer,
     JobList,
     JobRequest,
@@ -32,6 +33,7 @@ from webapp.schemas import (
 from webapp.services import services
 from webapp.submitting import Intake, finish, take_in
 from webapp.views.jobs import job_page, retried
+from webapp.workflows import workflow_of
 
 BATCH_BODY_LIMIT = 32 * 1024 * 1024
 
@@ -227,6 +229,22 @@ def read_attempts(job_id: str, query: OwnerQuery) -> Response:
 def read_events(job_id: str, query: OwnerPage) -> Response:
     """Every move of the job, oldest first."""
     return _page_of(job_id, query, "events", queries.events, serialise.event_to_json)
+
+
+@bp.route_of(
+    "GET",
+    "/jobs/<job_id:job_id>/graph",
+    summary="Read the workflow around a job",
+    scope=Scope.READ,
+    answers={200: Graph},
+    query=OwnerQuery,
+    refuses=("ambiguous_job_id",),
+)
+def read_graph(job_id: str, query: OwnerQuery) -> Response:
+    """Every job connected with this one, whichever way, and who waits for whom."""
+    job = access.find_job(access.require(), job_id, query.owner)
+    found = workflow_of(db.session(), job)
+    return answer(serialise.workflow_to_json(found, now=clock.now()))
 
 
 def _page_of(

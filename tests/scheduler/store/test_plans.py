@@ -42,7 +42,7 @@ from tests.factories import (
     make_user,
     make_worker,
 )
-from webapp import access, dead_letters, queries
+from webapp import access, dead_letters, queries, workflows
 from webapp.access import Account
 
 S = JobStatus
@@ -428,6 +428,8 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
         .order_by(JobLog.id)
         .limit(100)
     ),
+    "a job's workflow": lambda f: workflows.connected_with(f.jobs[S.READY][0]).limit(5000),
+    "edges of a workflow": lambda f: workflows.edges_among(f.jobs[S.READY][:100]).limit(20_000),
     "where a time begins": lambda _: queries.first_after(NOON + 150 * MINUTE),
     "where a time ends": lambda _: queries.last_before(NOON + 150 * MINUTE),
     "jobs found by an index": lambda f: _found(f, tags=["tag7"]),
