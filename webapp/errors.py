@@ -51,6 +51,7 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "lease_lost": HTTPStatus.CONFLICT,
         "not_running": HTTPStatus.CONFLICT,
         "not_retryable": HTTPStatus.CONFLICT,
+        "not_changeable": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,
         "policy_conflict": HTTPStatus.CONFLICT,

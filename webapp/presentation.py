@@ -51,6 +51,8 @@ _MOVES: Mapping[str, str] = {
     "cancel": "Cancelled",
     "run_again": "Run again",
     "snooze": "Put off by itself",
+    "change": "Changed",
+    "postpone": "Put off",
 }
 
 _OUTCOMES: Mapping[str | None, str] = {

@@ -114,7 +114,7 @@ def _dependency(given: Any) -> Any:
     return {"job_id": given} if isinstance(given, str) else given
 
 
-def _decimal(number: float) -> Decimal:
+def to_decimal(number: float) -> Decimal:
     """Take the number as it was written, to the three places that are kept."""
     return round(Decimal(repr(number)), 3)
 
@@ -201,7 +201,7 @@ class JobRequest(Request):
     def cpu_units(self) -> Decimal | None:
         """Return the CPU units asked for, if any."""
         needs = self.resource_requirements
-        return None if needs is None or needs.cpu_units is None else _decimal(needs.cpu_units)
+        return None if needs is None or needs.cpu_units is None else to_decimal(needs.cpu_units)
 
 
 class BatchRequest(Request):
@@ -794,6 +794,32 @@ class Patch(Request):
     """What to change: only what was sent counts, so the defaults of the fields mean nothing."""
 
     model_config = ConfigDict(json_schema_extra=_tell_no_defaults)
+
+
+class RequirementsPatch(Patch):
+    """What a job is to take while it runs; what is left out stays."""
+
+    cpu_units: CpuUnits = 1.0
+    memory_mb: MemoryMb = 1
+
+
+class JobPatch(Patch):
+    """What to change about a job that waits; what is left out stays."""
+
+    priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
+    tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(
+        default_factory=list, description="All of them, in the place of those there are."
+    )
+    run_at: Instant | None = Field(
+        default=None, description="Not before; null is as soon as may be."
+    )
+    resource_requirements: RequirementsPatch = RequirementsPatch()
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"must change something: {', '.join(type(self).model_fields)}")
+        return self
 
 
 class UserPatch(Patch):

@@ -75,6 +75,7 @@ ROUTES = (
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
     Row("GET", f"{JOB_RULE}/graph", ONE_JOB, READERS),
+    Row("PATCH", JOB_RULE, (401, 403, 409, 404, 409, 409, 403), body={"priority": "low"}),
     Row("PATCH", f"{JOB_RULE}/cancel", (401, 403, 200, 404, 200, 200, 403), READERS),
     Row("POST", f"{JOB_RULE}/retry", (401, 403, 409, 404, 409, 409, 403)),
     Row("POST", "/jobs/next", (401, 403, 204, 204, 204, 204, 403), body={"worker": "w"}),

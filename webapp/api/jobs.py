@@ -10,6 +10,7 @@ from scheduler import clock
 from scheduler.models import Job
 from scheduler.states import JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
+from scheduler.store.changing import Change, change
 from scheduler.store.revival import run_again
 from webapp import access, queries, serialise
 from webapp.answers import answer
@@ -24,11 +25,13 @@ from webapp.schemas import (
     Graph,
     JobAnswer,
     JobList,
+    JobPatch,
     JobRequest,
     JobsQuery,
     LogList,
     OwnerPage,
     OwnerQuery,
+    to_decimal,
 )
 from webapp.services import services
 from webapp.submitting import Intake, finish, take_in
@@ -134,6 +137,34 @@ def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     if prefers_html():
         return job_page(job)
     return answer(_one(job))
+
+
+@bp.route_of(
+    "PATCH",
+    "/jobs/<job_id:job_id>",
+    summary="Change a waiting job",
+    scope=Scope.SUBMIT,
+    role=Role.USER,
+    body=JobPatch,
+    answers={200: JobAnswer},
+    query=OwnerQuery,
+    refuses=("not_changeable", "never_fits", "ambiguous_job_id"),
+)
+def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
+    """Priority, tags, time or size; a job that has been admitted is not changed any more.
+
+    A job keeps the time it has waited, unless it is put off until `run_at`.
+    """
+    session = db.session()
+    job = access.find_job(access.require(), job_id, query.owner)
+    moves = change(session, job.id, _change_of(body))
+    session.refresh(job)
+    if not moves:
+        detail = f"The job is {job.status}; only a job that waits can be changed."
+        raise Problem("not_changeable", detail)
+    answered = _one(job)
+    finish(moves)
+    return answer(answered)
 
 
 @bp.route_of(
@@ -258,6 +289,19 @@ def _page_of(
     job = access.find_job(access.require(), job_id, query.owner)
     rows, cursor = read(db.session(), job, limit=query.limit, cursor=query.cursor)
     return answer({name: [to_json(row) for row in rows], "next_cursor": cursor})
+
+
+def _change_of(body: JobPatch) -> Change:
+    given, needs = body.model_fields_set, body.resource_requirements
+    sizes = needs.model_fields_set if "resource_requirements" in given else set()
+    return Change(
+        priority_level=body.priority if "priority" in given else None,
+        tags=tuple(body.tags) if "tags" in given else None,
+        cpu_units=to_decimal(needs.cpu_units) if "cpu_units" in sizes else None,
+        memory_mb=needs.memory_mb if "memory_mb" in sizes else None,
+        moves_time="run_at" in given,
+        run_at=body.run_at,
+    )
 
 
 def _one(job: Job) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from scheduler.store import (
     work,
 )
 from scheduler.store.cancellation import cancel
+from scheduler.store.changing import Change, change
 from scheduler.store.dead_letters import discard, hold
 from scheduler.store.leader import Memory
 from scheduler.store.revival import run_again
@@ -60,6 +62,7 @@ LARGE = {
 """Tables that grow with users or jobs: reading one of them from end to end is too much."""
 
 LEASE = timedelta(seconds=30)
+LATE = NOON + timedelta(days=36_500)
 HOW_MANY = {S.COMPLETED: 2000, S.READY: 10_000, S.FAILED: 5000}
 OTHERS = 20_000
 Statement = tuple[str, Any]
@@ -78,9 +81,21 @@ class Filled:
 @pytest.fixture(scope="module")
 def filled(engine: Engine) -> Iterator[Filled]:
     with engine.connect() as connection, connection.begin() as outer:
+        _never_prepare(connection)
         with Session(connection, join_transaction_mode="create_savepoint") as session:
             yield _fill(session)
         outer.rollback()
+        connection.invalidate()
+
+
+def _never_prepare(connection: Connection) -> None:
+    """Let the driver send statements as they are, however often they are explained.
+
+    It would count parameters that a generic plan is asked for without.
+    """
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.prepare_threshold = None
 
 
 _USERS = """
@@ -230,6 +245,14 @@ def _admit(filled: Filled) -> object:
     return admission.admit(filled.session, wanted, epoch=1)
 
 
+def _change(filled: Filled) -> object:
+    """Change everything there is to change about a job in line."""
+    wanted = Change(
+        priority_level=0, tags=("x",), cpu_units=Decimal(1), memory_mb=64, moves_time=True
+    )
+    return change(filled.session, filled.jobs[S.READY][0], wanted)
+
+
 def _mark_published(filled: Filled) -> object:
     jobs = _attempts(filled, S.QUEUED)
     parcels = [admission.Parcel(job, attempt, "normal", 60) for job, attempt in jobs]
@@ -266,6 +289,10 @@ ACTS: dict[str, Callable[[Filled], object]] = {
     "show progress": lambda f: work.set_progress(f.session, f.jobs[S.RUNNING][0], 1, 0.5, None),
     "cancel a waiting job": lambda f: cancel(f.session, f.jobs[S.SCHEDULED][0]),
     "cancel a running job": lambda f: cancel(f.session, f.jobs[S.RUNNING][0]),
+    "change a waiting job": _change,
+    "postpone": lambda f: change(
+        f.session, f.jobs[S.READY][0], Change(moves_time=True, run_at=LATE)
+    ),
     "run again": lambda f: run_again(f.session, f.jobs[S.FAILED][:5]),
     "revive": _revive,
     "hold dead letters": lambda f: hold(f.session, f.jobs[S.FAILED][:5]),
