@@ -46,6 +46,7 @@ class Endpoint:
     answers: Mapping[int, type[BaseModel] | None]
     refuses: tuple[str, ...]
     headers: tuple[str, ...]
+    files: tuple[str, ...]
     body_limit: int
 
 
@@ -84,12 +85,14 @@ class Resource(Blueprint):
         query: type[BaseModel] | None = None,
         refuses: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
+        files: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
     ) -> Callable[[View], View]:
         """Declare a route. The view gets ``body`` and ``query`` if it declares them.
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
-        *scope*. *takes_password* leaves all of that to the view.
+        *scope*. *takes_password* leaves all of that to the view. What is answered with 200 may be
+        had as *files* of these media types, too.
         """
 
         def register(view: View) -> View:
@@ -110,6 +113,7 @@ class Resource(Blueprint):
                 answers=answers,
                 refuses=refuses,
                 headers=headers,
+                files=files,
                 body_limit=body_limit,
             )
             self.endpoints.append(endpoint)

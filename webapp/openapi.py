@@ -16,6 +16,8 @@ _REFERENCE = "#/components/schemas/{model}"
 
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 
+_TEXT: Mapping[str, Any] = {"schema": {"type": "string"}}
+
 _HEADERS: Mapping[str, str] = {
     "Idempotency-Key": "The same key again answers with the job it made the first time; for jobs"
     " without a `job_id`.",
@@ -127,6 +129,8 @@ def _answers(endpoint: Endpoint, references: _References) -> dict[str, Any]:
     answers = {}
     for status, model in endpoint.answers.items():
         content = {} if model is None else _json(references[model, "serialization"])
+        if status == HTTPStatus.OK:
+            content |= dict.fromkeys(endpoint.files, _TEXT)
         described = {"description": HTTPStatus(status).phrase}
         answers[str(status)] = described | ({"content": content} if content else {})
     return answers
@@ -176,5 +180,5 @@ def _takes_basic(endpoint: Endpoint) -> bool:
     return endpoint.takes_password or endpoint.takes_basic_token
 
 
-def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _json(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {"application/json": {"schema": schema}}

@@ -490,6 +490,11 @@ class JobsQuery(Page, OwnerQuery):
     created_after: Instant | None = None
     created_before: Instant | None = None
     sort: Literal["newest", "oldest"] = "newest"
+    format: Literal["json", "csv", "jsonl"] | None = Field(
+        default=None,
+        description="Goes before what the header Accept asks for. A file holds the whole list:"
+        " limit and cursor do not go with it.",
+    )
 
     def statuses(self) -> frozenset[JobStatus]:
         """Return the statuses asked for, groups spelled out; none asked for means any."""

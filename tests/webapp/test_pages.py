@@ -263,6 +263,7 @@ def test_the_filter_bar_offers_a_tag_and_an_order_and_keeps_them(
     assert 'id="tag" name="tag" value="nightly"' in page
     assert '<option value="oldest" selected>' in page
     assert 'href="/?sort=oldest" title="Remove this filter"' in page
+    assert 'href="/jobs?tag=nightly&amp;sort=oldest&amp;format=csv" download' in page
     assert "No jobs yet" not in page
 
 

@@ -1,10 +1,11 @@
 """Submitting, listing, reading and cancelling jobs, and running them again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from flask import Response, url_for
+from flask import Response, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy import ColumnElement
 
 from scheduler import clock
 from scheduler.models import Job
@@ -12,10 +13,10 @@ from scheduler.states import JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
 from scheduler.store.changing import Change, change
 from scheduler.store.revival import run_again
-from webapp import access, queries, serialise
+from webapp import access, exports, queries, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
-from webapp.errors import Problem, prefers_html
+from webapp.errors import FieldError, Problem, prefers_html
 from webapp.extensions import db
 from webapp.schemas import (
     AttemptList,
@@ -105,21 +106,65 @@ def submit_batch(body: BatchRequest) -> Response:
     scope=Scope.READ,
     query=JobsQuery,
     answers={200: JobList},
+    files=tuple(exports.MEDIA_TYPES.values()),
     refuses=("invalid_cursor",),
 )
 def list_jobs(query: JobsQuery) -> Response:
-    """Own jobs, or everybody's for operators, newest first unless asked otherwise."""
-    session = db.session()
-    page = queries.list_jobs(
-        session,
+    """Own jobs, or everybody's for operators, newest first unless asked otherwise.
+
+    All of them as a file with `Accept: text/csv` or `application/x-ndjson`: a line for each as it
+    was when its line was written.
+    """
+    visible = access.visible_jobs(access.require(), query.owner)
+    wanted = _format(query)
+    if wanted != "json":
+        return exports.as_file(wanted, _all_pages(query, visible))
+    page = _page(query, visible, limit=query.limit, cursor=query.cursor)
+    response = answer({"jobs": _to_json(page.jobs), "next_cursor": page.next_cursor})
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _format(query: JobsQuery) -> str:
+    """Return in which format a list is wanted."""
+    names = {kind: name for name, kind in exports.MEDIA_TYPES.items()} | {
+        "application/json": "json"
+    }
+    kinds = sorted(names)  # JSON before others that are as welcome
+    accepted = request.accept_mimetypes.best_match(kinds, "application/json")
+    wanted = query.format or names[accepted]
+    of_pages = sorted(query.model_fields_set & {"limit", "cursor"})
+    if wanted != "json" and of_pages:
+        message = f"goes with pages of JSON; a {wanted} file holds the whole list, so leave it out"
+        errors = [FieldError(path, message) for path in of_pages]
+        raise Problem("validation_failed", f"{of_pages[0]} {message}.", errors)
+    return wanted
+
+
+def _page(
+    query: JobsQuery, visible: ColumnElement[bool], *, limit: int, cursor: str | None
+) -> queries.JobPage:
+    return queries.list_jobs(
+        db.session(),
         services().redis,
-        access.visible_jobs(access.require(), query.owner),
+        visible,
         queries.filter_of(query),
-        limit=query.limit,
-        cursor=query.cursor,
+        limit=limit,
+        cursor=cursor,
         oldest_first=query.sort == "oldest",
     )
-    return answer({"jobs": _to_json(page.jobs), "next_cursor": page.next_cursor})
+
+
+def _all_pages(query: JobsQuery, visible: ColumnElement[bool]) -> Iterator[exports.Jobs]:
+    """Read a list from its beginning to its end."""
+    cursor = None
+    while True:
+        page = _page(query, visible, limit=exports.PAGE, cursor=cursor)
+        jobs, cursor = _to_json(page.jobs), page.next_cursor
+        db.session.rollback()  # nothing is held while the client reads
+        yield jobs
+        if cursor is None:
+            return
 
 
 @bp.route_of(

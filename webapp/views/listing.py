@@ -70,6 +70,8 @@ class Listing:
     previous_url: str | None
     next_url: str | None
     first_url: str
+    csv_url: str
+    jsonl_url: str
     paged: bool
 
 
@@ -115,6 +117,8 @@ def listing(account: Account, filters: Mapping[str, str], args: Mapping[str, str
         previous_url=page.previous_cursor and url_of(filters, back=page.previous_cursor),
         next_url=page.next_cursor and url_of(filters, cursor=page.next_cursor),
         first_url=url_of(filters),
+        csv_url=_file_url(filters, "csv"),
+        jsonl_url=_file_url(filters, "jsonl"),
         paged=bool(args.get("cursor") or args.get("back")),
     )
 
@@ -127,6 +131,11 @@ def jobs_to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
         | {"reason_job_id": view.job.reason_job_id, "due_at": view.job.due_at}
         for view in views
     ]
+
+
+def _file_url(filters: Mapping[str, str], name: str) -> str:
+    """Return the address of everything under *filters* as a file."""
+    return f"{url_for('api_jobs.list_jobs')}?{urlencode({**filters, 'format': name})}"
 
 
 def _pair(word: str) -> tuple[str, str]:
