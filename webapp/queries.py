@@ -10,7 +10,7 @@ import binascii
 import json
 import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -64,8 +65,11 @@ from webapp.errors import FieldError, Problem
 from webapp.places import far_back
 from webapp.schemas import JobsQuery
 
-SCAN_LIMIT = 20_000
-"""Jobs that one page looks at, and the most that are found by an index to make one of."""
+SCAN_LIMIT = 5_000
+"""Jobs that one page looks at."""
+
+FOUND_LIMIT = 10_000
+"""Jobs that an index may find to make a page of, about."""
 
 DISORDER = 20_000
 """How many places the order of submission may differ from that of ids: two of the largest batches
@@ -500,7 +504,7 @@ def finder_of(session: Session, wanted: Filter) -> Finder:
     found = searched(wanted)
     if found is None:
         return Finder()
-    if _expected(session, found) <= SCAN_LIMIT:
+    if _expected(session, found) <= FOUND_LIMIT:
         return Finder(found=found)
     after, before = wanted.created_after, wanted.created_before
     return Finder(
@@ -522,7 +526,7 @@ def searched(wanted: Filter) -> Select[int] | None:
         conditions.append(Searched.created_at > wanted.created_after)
     if wanted.created_before is not None:
         conditions.append(Searched.created_at < wanted.created_before)
-    return select(Searched.job_id).where(*conditions) if conditions else None
+    return select(Searched.job_id.label("id")).where(*conditions) if conditions else None
 
 
 def _expected(session: Session, wanted: Select[int]) -> int:
@@ -581,18 +585,14 @@ class Listing:
         self._oldest_first = oldest_first
         self._bounds = _bounds(finder, start, oldest_first=oldest_first)
         self._rest = _unindexed(wanted)
+        if finder.found is not None:
+            self._rest += [visible, *_in_statuses(wanted)]
         self.is_bounded = bool(self._rest) and finder.found is None
 
     def page(self) -> Select[Job, str, bool]:
         """Return the select of the page and one job more."""
-        window = self._window().subquery() if self._finder.found is None else self._matches()
-        return (
-            _with_owner()
-            .join(window, window.c.id == Job.id)
-            .where(*self._rest)
-            .order_by(self._order(Job.id))
-            .limit(self._limit + 1)
-        )
+        shown = self._matching().limit(self._limit + 1).subquery()
+        return _with_owner().join(shown, shown.c.id == Job.id).order_by(self._order(Job.id))
 
     def end_of_window(self) -> Select[int]:
         """Return the select of the last job looked at, if there may be more beyond it."""
@@ -601,19 +601,30 @@ class Listing:
             select(window.c.id).order_by(self._order(window.c.id)).offset(SCAN_LIMIT - 1).limit(1)
         )
 
-    def _matches(self) -> FromClause:
-        """Return all that was found and may be shown."""
-        assert self._finder.found is not None  # noqa: S101 - for mypy
-        # Apart, so that the planner does not look through all jobs for those that match.
-        found = self._finder.found.cte("found").prefix_with("MATERIALIZED")
-        statuses = sorted(self._wanted.statuses)
-        in_status = [Job.status.in_(statuses)] if statuses else []
+    def _matching(self) -> Select[int]:
+        """Return the select of those that match of the jobs that are looked at, in order."""
+        window = self._looked_at()
+        if not self._rest:
+            return select(window.c.id).order_by(self._order(window.c.id))
+        # One by one, as far as the page needs. Without OFFSET the planner might join the other way
+        # round, and go through all jobs from the newest on to save a sort.
+        job = select(Job.id).where(Job.id == window.c.id, *self._rest).offset(0).lateral("job")
         return (
-            select(Job.id)
-            .join(found, found.c.job_id == Job.id)
-            .where(self._visible, *in_status, *self._bounds)
-            .subquery()
+            select(job.c.id)
+            .select_from(window)
+            .join(job, true())
+            .order_by(self._order(window.c.id))
         )
+
+    def _looked_at(self) -> FromClause:
+        found = self._finder.found
+        if found is None:
+            window: FromClause = self._window().subquery()
+            return window
+        in_order = found.where(*_between(Searched.job_id, self._bounds))
+        # Apart, so that the planner does not look for an index that has their order.
+        ids = in_order.order_by(self._order(Searched.job_id)).cte("found")
+        return ids.prefix_with("MATERIALIZED")
 
     def _window(self) -> Any:
         size = SCAN_LIMIT if self.is_bounded else self._limit + 1
@@ -629,7 +640,7 @@ class Listing:
     def _stretch(self, size: int, *conditions: ColumnElement[bool]) -> Select[int]:
         return (
             select(Job.id)
-            .where(self._visible, *conditions, *self._bounds)
+            .where(self._visible, *conditions, *_between(Job.id, self._bounds))
             .order_by(self._order(Job.id))
             .limit(size)
         )
@@ -638,22 +649,33 @@ class Listing:
         return column.asc() if self._oldest_first else column.desc()
 
 
-def _bounds(finder: Finder, start: int | None, *, oldest_first: bool) -> list[ColumnElement[bool]]:
-    """Return between which ids a page looks for jobs."""
-    bounds = []
-    if start is not None:
-        bounds.append(Job.id > start if oldest_first else Job.id < start)
-    if finder.least is not None:
-        bounds.append(Job.id >= finder.least)
-    if finder.most is not None:
-        bounds.append(Job.id <= finder.most)
-    return bounds
+def _bounds(finder: Finder, start: int | None, *, oldest_first: bool) -> tuple[int, int]:
+    """Return the first and the last id that a page may show."""
+    least, most = finder.least or 0, _PLACES - 1 if finder.most is None else finder.most
+    if start is None:
+        return least, most
+    return (max(least, start + 1), most) if oldest_first else (least, min(most, start - 1))
+
+
+def _between(
+    column: InstrumentedAttribute[int], bounds: tuple[int, int]
+) -> Iterator[ColumnElement[bool]]:
+    """Return the conditions that an id is within *bounds*, as far as those leave out any."""
+    least, most = bounds
+    if least > 0:
+        yield column >= least
+    if most < _PLACES - 1:
+        yield column <= most
 
 
 def among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
     """Return the condition that *column* is one of *ids*."""
     # One array, because ten thousand parameters would take longer to write than to look up.
     return column == any_(cast(list(ids), ARRAY(BigInteger)))
+
+
+def _in_statuses(wanted: Filter) -> list[ColumnElement[bool]]:
+    return [Job.status.in_(sorted(wanted.statuses))] if wanted.statuses else []
 
 
 def _has(column: Any, words: str) -> ColumnElement[bool]:
