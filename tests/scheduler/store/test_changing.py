@@ -1,7 +1,7 @@
 """Changing a job that waits: in every status, beside the job, and against the leader."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 
 from scheduler.errors import NeverFits
 from scheduler.models import Feed, Job, JobEvent, Ready, Searched, Timer, User
+from scheduler.policy.experience import Estimate, Method, Verdict
 from scheduler.policy.meters import rank, rank_offset
 from scheduler.states import WAITING, Executor, FeedKind, JobClass, JobStatus
+from scheduler.store import dependencies
 from scheduler.store.admission import Admitted, admit
 from scheduler.store.cancellation import cancel
 from scheduler.store.changing import Change, change
@@ -364,17 +366,22 @@ def test_a_job_that_is_just_cancelled_is_not_changed(committed_engine: Engine) -
     assert changed == []
 
 
-def test_the_leader_follows_a_change_in_its_next_turn(
-    committed_engine: Engine, redis_client: Redis
-) -> None:
-    here = Installation(committed_engine, redis_client)
+@pytest.fixture
+def here(committed_engine: Engine, redis_client: Redis) -> Iterator[Installation]:
+    """A scheduler with room for one job at a time."""
+    installation = Installation(committed_engine, redis_client)
 
-    def prepare(session: Session) -> int:
+    def prepare(session: Session) -> None:
         make_type(session)
         make_worker(session, processes=1, processes_max=1)
-        return make_user(session).id
 
-    owner = here.do(prepare)
+    installation.do(prepare)
+    yield installation
+    installation.lease.release()
+
+
+def test_the_leader_follows_a_change_in_its_next_turn(here: Installation) -> None:
+    owner = here.do(lambda session: make_user(session).id)
     first, second, third = here.submit(owner, *(make_submission() for _ in range(3)))
     here.tick()
     assert here.job(first).status == S.QUEUED
@@ -390,5 +397,22 @@ def test_the_leader_follows_a_change_in_its_next_turn(
     here.do(lambda session: change(session, third, POSTPONED))
     here.tick()
     assert [job.id for job in engine.line_of(owner)] == [second]
-    here.lease.release()
-    assert here.now() < LATE - timedelta(days=1)
+
+
+def test_what_was_said_of_a_job_before_it_was_changed_is_not_held_against_the_forecast(
+    here: Installation,
+) -> None:
+    owner = here.do(lambda session: make_user(session).id)
+    _, second, third = here.submit(owner, *(make_submission() for _ in range(3)))
+    here.tick()
+    scorer, said = here.scheduler._memory.mirror.scorer, Estimate(LATE, LATE, Method.SIMULATION)
+    scorer.publish({second: said, third: said}, {second: JobClass.NORMAL, third: JobClass.NORMAL})
+
+    here.do(lambda session: change(session, third, URGENT))
+    mirror = here.scheduler._memory.mirror
+    with Session(here.engine) as session:
+        mirror.follow(session, dependencies.take(session, limit=10), [], here.now())
+    scorer.started({second: NOON, third: NOON})
+
+    (score,) = scorer.take()
+    assert score.verdicts == {Verdict.EARLY: 1}
