@@ -54,5 +54,5 @@ def downgrade() -> None:
         op.create_index(
             "ix_jobs_tags", "jobs", ["tags"], postgresql_using="gin", postgresql_concurrently=True
         )
+    # The extension stays: it may have been there before, for others.
     op.drop_table("searched")
-    op.execute("DROP EXTENSION pg_trgm")

@@ -198,7 +198,8 @@ def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
 def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
     """Priority, tags, time or size; a job that has been admitted is not changed any more.
 
-    A job keeps the time it has waited, unless it is put off until `run_at`.
+    A job keeps the time it has waited, unless it is put off until `run_at`. Of one that waits for
+    its backoff, that is when its next attempt is due.
     """
     session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
