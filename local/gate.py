@@ -15,7 +15,7 @@ from local.services import embed, start_services
 from local.supervisor import Log, Supervisor
 from scheduler.settings import VARIABLES, new_secret
 
-_SCRIPTS = ("bin/up", "bin/test")  # without a suffix they are not found by themselves
+_SCRIPTS = ("bin/fairq", "bin/test", "bin/up")  # without a suffix they are not found by themselves
 _IMPORT_LINTER = str(Path(sys.executable).with_name("lint-imports"))  # has no module to run
 _CHECKS = (
     ("ruff", "check", ".", *_SCRIPTS),

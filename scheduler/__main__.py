@@ -1,4 +1,4 @@
-"""``python -m scheduler run``: one scheduler, leading or standing by.
+"""``python -m scheduler run``: one scheduler, leading or standing by, and a courier beside it.
 
 ``check`` tells whether one leads, ``explain`` why a job waits, and ``simulate`` what the
 policy makes of a load.
@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from scheduler.courier import FINISHING, Courier, http_sender
 from scheduler.database import make_engine, open_redis
 from scheduler.dispatch import Dispatcher
 from scheduler.errors import SettingsInvalid
@@ -85,9 +87,25 @@ def _run(settings: Settings) -> int:
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: scheduler.stop())
-    scheduler.run()
+    with _courier(settings):
+        scheduler.run()
     engine.dispose()
     return 0
+
+
+@contextmanager
+def _courier(settings: Settings) -> Iterator[None]:
+    """Deliver callbacks while the block runs, on a thread and a connection of their own."""
+    engine = make_engine(settings, pool_size=1, max_overflow=0)
+    courier = Courier(engine, http_sender(private=settings.allow_private_http))
+    thread = threading.Thread(target=courier.run, name="courier", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        courier.stop()
+        thread.join((2 * FINISHING).total_seconds())
+        engine.dispose()
 
 
 def _check(settings: Settings) -> int:

@@ -10,10 +10,12 @@ FairqError
 │   ├── DependencyCycle
 │   ├── NeverFits
 │   ├── BacklogFull
-│   └── JobIdConflict
+│   ├── JobIdConflict
+│   └── OwnerInactive
 ├── JobNotFound
 ├── MoveRefused              the job's state does not allow the move
 ├── PolicyConflict           the policy was changed meanwhile
+├── TimingInvalid            nobody can say when a schedule fires
 ├── ScenarioInvalid          a scenario cannot be played; `problems` name its fields
 └── LeadershipLost           another scheduler leads now
 """
@@ -111,6 +113,15 @@ class JobIdConflict(SubmissionRefused):
         self.job_id = job_id
 
 
+class OwnerInactive(SubmissionRefused):
+    """The schedule's owner is not active, or may not own jobs."""
+
+    code = "unknown_owner"
+
+    def __init__(self) -> None:
+        super().__init__("its owner has no active account that may own jobs")
+
+
 class JobNotFound(FairqError):
     """There is no such job, or not for this caller."""
 
@@ -127,6 +138,16 @@ class PolicyConflict(FairqError):
     """The policy was changed since it was read."""
 
     code = "policy_conflict"
+
+
+class TimingInvalid(FairqError):
+    """A schedule has no ticks, or nobody here can tell when; *field* names what is to blame."""
+
+    code = "timing_invalid"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class ScenarioInvalid(FairqError):

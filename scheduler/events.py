@@ -13,6 +13,7 @@ from typing import Any
 
 from redis import Redis, RedisError
 
+from scheduler.clock import to_rfc3339
 from scheduler.policy.curve import Curve, curve_from_json, curve_to_json
 from scheduler.store.moves import Move
 from scheduler.store.work import LogLine
@@ -151,11 +152,6 @@ def read_curve(redis: Redis) -> Curve | None:
     except RedisError:
         return None
     return curve_from_json(json.loads(body)) if isinstance(body, str) else None
-
-
-def to_rfc3339(instant: datetime) -> str:
-    """Write an instant the way answers and messages carry it."""
-    return instant.isoformat().replace("+00:00", "Z")
 
 
 def _move_to_json(move: Move) -> dict[str, Any]:

@@ -24,3 +24,13 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(DataFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    keep_addresses_out()
+
+
+def keep_addresses_out() -> None:
+    """Keep the addresses that are called out of the log: they may hold passwords of their owners.
+
+    httpx tells each of them, and httpcore what is sent there.
+    """
+    for caller in ("httpx", "httpcore"):
+        logging.getLogger(caller).setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ touches. A job's status is written to ``jobs`` by the same statement that moves 
 between them, so the three never disagree.
 """
 
+import uuid
 from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
@@ -37,12 +38,14 @@ from scheduler.states import (
     FINISHED,
     UNFINISHED,
     CancelReason,
+    CatchUp,
     Condition,
     Executor,
     FeedKind,
     JobClass,
     JobStatus,
     Outcome,
+    Overlap,
     Role,
 )
 
@@ -308,6 +311,14 @@ class Job(Base):
             "finished_at",
             postgresql_where=text("finished_at IS NOT NULL"),
         ),
+        Index(
+            "ix_jobs_schedule",
+            "owner_id",
+            "schedule",
+            "status",
+            "id",
+            postgresql_where=text("schedule IS NOT NULL"),
+        ),
         {
             "postgresql_with": {
                 "fillfactor": "85",
@@ -399,6 +410,7 @@ class Active(Base):
     lease_until: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
     executor: Mapped[str]
+    cancel_reason: Mapped[str | None]  # why, once it has stopped
 
     __table_args__ = (
         CheckConstraint(
@@ -440,6 +452,46 @@ class Timer(Base):
     __table_args__ = (
         CheckConstraint("kind IN ('due', 'deadline')", name="kind_is_known"),
         {"postgresql_with": _BUSY_TABLE},
+    )
+
+
+class Schedule(Base):
+    """A template of jobs, and when one is made of it."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str]
+    template: Mapped[dict[str, Any]]  # as a submission says it
+    cron: Mapped[str | None]
+    every_seconds: Mapped[int | None]
+    timezone: Mapped[str]
+    overlap: Mapped[str]
+    catch_up: Mapped[str]
+    paused: Mapped[bool]
+    next_at: Mapped[datetime]  # the first tick that was not seen to
+    due_at: Mapped[datetime]  # when the leader looks at it: then, or later
+    last_job_id: Mapped[str | None]
+    last_run_at: Mapped[datetime | None]
+    last_error_code: Mapped[str | None]
+    last_error: Mapped[str | None]
+    last_error_at: Mapped[datetime | None]
+    skipped: Mapped[int] = mapped_column(server_default="0")  # ticks that an unfinished job cost
+    last_skipped_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 160", name="name_length"),
+        CheckConstraint("(cron IS NULL) <> (every_seconds IS NULL)", name="one_way_to_tell_when"),
+        CheckConstraint("every_seconds > 0", name="time_passes"),
+        CheckConstraint(_one_of("overlap", Overlap), name="overlap_is_known"),
+        CheckConstraint(_one_of("catch_up", CatchUp), name="catch_up_is_known"),
+        CheckConstraint("due_at >= next_at", name="looked_at_when_due"),
+        Index("uq_schedules_owner_id_name", "owner_id", "name", unique=True),
+        Index("ix_schedules_name", "name"),
+        Index("ix_schedules_due_at", "due_at", "id", postgresql_where=text("NOT paused")),
+        {"postgresql_with": {"fillfactor": "80"}},
     )
 
 
@@ -527,6 +579,112 @@ class JobLog(Base):
     __table_args__ = (Index("ix_job_logs_job_id_id", "job_id", "id"),)
 
 
+class Callback(Base):
+    """What is to be told about one end of a job to whoever asked for it, or was told."""
+
+    __tablename__ = "callbacks"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    owner_id: Mapped[int]
+    delivery_id: Mapped[uuid.UUID] = mapped_column(server_default=text("gen_random_uuid()"))
+    outcome: Mapped[dict[str, Any]]  # of the job at that end: it may have run again since
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]  # none once it was delivered or given up
+    taken_until: Mapped[datetime | None]  # while a courier is about it
+    tries: Mapped[int] = mapped_column(server_default="0")
+    tries_forgiven: Mapped[int] = mapped_column(server_default="0")
+    delivered_at: Mapped[datetime | None]
+    gave_up_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(due_at, delivered_at, gave_up_at) = 1", name="one_thing_is_true_of_it"
+        ),
+        CheckConstraint(
+            "taken_until IS NULL OR due_at IS NOT NULL", name="only_what_is_due_is_taken"
+        ),
+        Index("ix_callbacks_job_id_id", "job_id", "id"),
+        Index(
+            "ix_callbacks_due",
+            "owner_id",
+            "due_at",
+            "id",
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_callbacks_taken",
+            "owner_id",
+            postgresql_where=text("taken_until IS NOT NULL"),
+        ),
+        {"postgresql_with": _BUSY_TABLE},
+    )
+
+
+class CallbackDelivery(Base):
+    """One try at a callback: what the other side answered, or why there was no answer."""
+
+    __tablename__ = "callback_deliveries"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    callback_id: Mapped[int] = mapped_column(ForeignKey("callbacks.id"))
+    number: Mapped[int]
+    at: Mapped[datetime]
+    status_code: Mapped[int | None]
+    error: Mapped[str | None]
+    milliseconds: Mapped[int]
+
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(status_code, error) = 1", name="there_was_an_answer_or_an_error"
+        ),
+        Index("ix_callback_deliveries_callback_id_id", "callback_id", "id"),
+    )
+
+
+class CallbackSecret(Base):
+    """What signs an owner's callbacks. As it is, since a digest could sign nothing."""
+
+    __tablename__ = "callback_secrets"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    secret: Mapped[str]
+    made_at: Mapped[datetime]
+    previous: Mapped[str | None]  # signs as well, until then
+    previous_until: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "(previous IS NULL) = (previous_until IS NULL)", name="a_previous_one_has_an_end"
+        ),
+    )
+
+
+class AuditEntry(Base):
+    """One change that an operator or administrator made."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime]
+    actor_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    actor: Mapped[str]
+    address: Mapped[str | None]  # none for the command line
+    request_id: Mapped[str | None]
+    action: Mapped[str]
+    target: Mapped[str]
+    detail: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        Index("ix_audit_log_at_id", "at", "id"),
+        Index("ix_audit_log_actor", text("lower(actor)"), "at", "id"),
+        Index("ix_audit_log_action", "action", "at", "id"),
+        Index("ix_audit_log_target", "target", "at", "id"),
+    )
+
+
 class Worker(Base):
     """A Celery worker and what it offers."""
 
@@ -539,15 +697,20 @@ class Worker(Base):
     state: Mapped[str]
     processes_min: Mapped[int]
     processes_max: Mapped[int]
+    processes_limit: Mapped[int]  # the most it may have now; operators move it within the bounds
     processes: Mapped[int]
     cpu_units: Mapped[Decimal]
     memory_mb: Mapped[int]
     queues: Mapped[list[str]]
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
+    drain_requested_at: Mapped[datetime | None]  # by an operator: it is to take no new work
 
     __table_args__ = (
         CheckConstraint("state IN ('online', 'draining', 'stopped')", name="state_is_known"),
+        CheckConstraint(
+            "processes_limit BETWEEN processes_min AND processes_max", name="limit_is_within_bounds"
+        ),
     )
 
 
@@ -586,6 +749,7 @@ class Feed(Base):
     lasted_seconds: Mapped[float | None]  # none for an attempt that did not end by itself
     rank: Mapped[int | None]  # the first place in the owner's line that changed
     root: Mapped[str | None]  # of a revived job: because of whom others were cancelled
+    outcome: Mapped[str | None]  # of the attempt that ended; none for one that never began
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", FeedKind), name="kind_is_known"),
@@ -602,6 +766,31 @@ class Meter(Base):
     meter: Mapped[float] = mapped_column(server_default="0")
     express_meter: Mapped[float] = mapped_column(server_default="0")
     tag: Mapped[float | None]  # place of the first job in line; none while nothing waits
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
+
+
+class Count(Base):
+    """How often something has happened to jobs of an owner, since it is counted."""
+
+    __tablename__ = "counts"
+
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    what: Mapped[str] = mapped_column(primary_key=True)  # an admission, or the outcome of attempts
+    number: Mapped[int]
+    seconds: Mapped[float]  # that those attempts took
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
+
+
+class Received(Base):
+    """What an owner has received of the machine in one slice of time."""
+
+    __tablename__ = "received"
+
+    since: Mapped[datetime] = mapped_column(primary_key=True)  # the beginning of the slice
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    machine_seconds: Mapped[float]
 
     __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
 

@@ -4,7 +4,8 @@ One turn, all of it in one transaction until step 6:
 
 1. Fence: this epoch still leads, or nothing is written.
 2. Take in what ended: settle dependencies, correct the meters.
-3. Let time do its part: due jobs, passed deadlines, leases that ran out, unclaimed messages.
+3. Let time do its part: due jobs, passed deadlines, leases that ran out, ticks of schedules,
+   unclaimed messages.
 4. Bring what the leader knows level with the database, and decide.
 5. Admit: only what really moved counts; write the meters and what the policy remembers.
 6. Commit, then publish, then tell.
@@ -38,12 +39,14 @@ from scheduler.policy.reasons import sentence
 from scheduler.snapshot import Snapshot
 from scheduler.store import (
     admission,
+    counts,
     dependencies,
     leader,
     lookup,
     offers,
     recovery,
     retention,
+    ticking,
     timers,
 )
 from scheduler.store.moves import Move
@@ -54,6 +57,12 @@ FEED_BATCH = 1_000
 
 TIMER_BATCH = 500
 """Timers and leases handled in one turn."""
+
+SCHEDULE_BATCH = 50
+"""Schedules whose ticks are seen to in one turn."""
+
+TICK_BATCH = 500
+"""Ticks seen to in one turn, shared between these schedules: catching up takes many turns."""
 
 PARCEL_BATCH = 500
 """Messages published in one go."""
@@ -213,6 +222,8 @@ class Scheduler:
         rows = dependencies.take(session, limit=FEED_BATCH)
         moves = dependencies.resolve(session, rows)
         moves += self._let_time_pass(session, now)
+        ticked = ticking.make_due(session, now=now, limit=SCHEDULE_BATCH, ticks=TICK_BATCH)
+        moves += ticked.moves
         admission.publish_again(
             session, older_than=timedelta(0) if lost_messages else UNCLAIMED_AFTER
         )
@@ -221,12 +232,14 @@ class Scheduler:
         decided = mirror.decide(now)
         admitted = self._admit(session, decided)
         mirror.note(decided, admitted, now)
+        counts.add(session, admitted, rows)
         mirror.read_on(session, now)
         memory = mirror.keep(session, decided, now)
         leader.remember(session, memory, epoch=self._lease.epoch)
         moves += admitted
         is_cancelling = any(move.verb == "cancel" for move in moves)
-        busy = len(rows) == FEED_BATCH or is_cancelling or mirror.is_reading
+        is_behind = len(rows) == FEED_BATCH or ticked.has_more or mirror.is_reading
+        busy = is_behind or is_cancelling
         return Turn(tuple(moves), _served(decided, admitted), len(admitted), busy=busy), mirror
 
     def _let_time_pass(self, session: Session, now: datetime) -> list[Move]:

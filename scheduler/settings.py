@@ -15,6 +15,8 @@ _MIN_SECRET_LENGTH = 16
 _MAX_PORT = 65_535
 _MOST_DAYS = 36_500
 _MOST_SECONDS = 7 * 86_400
+_MOST_REQUESTS = 1_000_000
+_MOST_PROXIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,13 @@ VARIABLES = (
     Variable("FAIRQ_WORKER_MEMORY_MB", "4096", "memory one worker offers, in MB"),
     Variable("FAIRQ_DRAIN_SECONDS", "30", "how long a worker that stops may finish what it runs"),
     Variable("FAIRQ_SMTP_URL", None, "smtp:// server for mail; files in FAIRQ_HOME when unset"),
-    Variable("FAIRQ_ALLOW_PRIVATE_HTTP", "no", "let http_request reach private addresses"),
+    Variable(
+        "FAIRQ_ALLOW_PRIVATE_HTTP",
+        "no",
+        "let http_request and callbacks reach private addresses",
+    ),
+    Variable("FAIRQ_REQUESTS_PER_MINUTE", "30000", "most requests of one user; 0 for no limit"),
+    Variable("FAIRQ_PROXIES", "0", "how many proxies before the web server tell who asks"),
     Variable("FAIRQ_COOKIE_SECURE", "no", "send the session cookie over HTTPS only"),
     Variable("FAIRQ_KEEP_FINISHED_DAYS", "30", "how long completed and cancelled jobs are kept"),
     Variable("FAIRQ_KEEP_FAILED_DAYS", "90", "how long dead letters are kept"),
@@ -68,6 +76,8 @@ class Settings:
     drain: timedelta
     smtp_url: str | None
     allow_private_http: bool
+    requests_per_minute: int
+    proxies: int
     cookie_secure: bool
     keep_finished: timedelta
     keep_failed: timedelta
@@ -101,6 +111,8 @@ class Settings:
             drain=reader.take("FAIRQ_DRAIN_SECONDS", _seconds, timedelta(0)),
             smtp_url=reader.optional("FAIRQ_SMTP_URL", _smtp_url),
             allow_private_http=reader.take("FAIRQ_ALLOW_PRIVATE_HTTP", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
+            requests_per_minute=reader.take("FAIRQ_REQUESTS_PER_MINUTE", _requests, 0),
+            proxies=reader.take("FAIRQ_PROXIES", _proxies, 0),
             cookie_secure=reader.take("FAIRQ_COOKIE_SECURE", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
             keep_finished=reader.take("FAIRQ_KEEP_FINISHED_DAYS", _days, timedelta.max),
             keep_failed=reader.take("FAIRQ_KEEP_FAILED_DAYS", _days, timedelta.max),
@@ -225,6 +237,20 @@ def _yes_or_no(raw: str) -> bool:
     if raw.lower() not in answers:
         raise ValueError(f"must be yes or no, not {raw!r}")
     return answers[raw.lower()]
+
+
+def _requests(raw: str) -> int:
+    return _at_most(_MOST_REQUESTS, raw)
+
+
+def _proxies(raw: str) -> int:
+    return _at_most(_MOST_PROXIES, raw)
+
+
+def _at_most(most: int, raw: str) -> int:
+    if not raw.isdecimal() or int(raw) > most:
+        raise ValueError(f"must be a whole number, at most {most}, not {raw!r}")
+    return int(raw)
 
 
 def _seconds(raw: str) -> timedelta:

@@ -36,6 +36,9 @@ MOVES: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
 )
 """Allowed next states. Documents and database tests are checked against this table."""
 
+DISCARD = "discard"
+"""The verb that ends nothing, though it tells a final status: the job had failed before."""
+
 WAITING = frozenset({_S.SCHEDULED, _S.BLOCKED, _S.READY, _S.RETRYING})
 ACTIVE = frozenset({_S.QUEUED, _S.RUNNING})
 FINISHED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
@@ -102,6 +105,23 @@ class CancelReason(StrEnum):
     DEPENDENCY_FAILED = "dependency_failed"
     DEADLINE_PASSED = "deadline_passed"
     BY_ITSELF = "cancelled_by_itself"  # its handler found nothing to do
+    REPLACED = "replaced_by_schedule"  # a later tick of its schedule took its place
+
+
+class Overlap(StrEnum):
+    """What a tick does while an earlier job of its schedule is unfinished."""
+
+    SKIP = "skip"  # makes no job
+    QUEUE = "queue"  # makes its job all the same
+    REPLACE = "replace"  # cancels the unfinished ones
+
+
+class CatchUp(StrEnum):
+    """Which of the ticks that were missed make jobs."""
+
+    NONE = "none"
+    LATEST = "latest"
+    ALL = "all"
 
 
 class Condition(StrEnum):
@@ -128,6 +148,14 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"  # given back by a drain; not counted
     SNOOZED = "snoozed"  # put off by its own handler; not counted
     CANCELLED = "cancelled"
+
+
+class CallbackState(StrEnum):
+    """What became of a callback."""
+
+    PENDING = "pending"  # is to be sent, or sent again
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
 
 
 class Role(StrEnum):

@@ -26,6 +26,7 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from billiard.common import terminate_handler_fired
@@ -37,6 +38,7 @@ from sqlalchemy.orm import configure_mappers
 from scheduler.database import make_engine, open_redis
 from scheduler.dispatch import RUN_TASK
 from scheduler.events import Announcer
+from scheduler.log import keep_addresses_out
 from scheduler.settings import Settings
 from scheduler.store.fleet import WorkerOffer
 from tasks.catalogue import CATALOGUE
@@ -46,6 +48,7 @@ from tasks.ledger import Ledger
 from tasks.pool import reporting
 from tasks.register import plain_tasks, specs_of_kinds, specs_of_tasks
 from tasks.runner import Runner
+from tasks.steering import steer
 
 _TOO_LATE_SECONDS = 1.0  # an announcement is not worth waiting longer for
 
@@ -122,6 +125,7 @@ def _on_init(**_: Any) -> None:
     What is loaded is taken out of the garbage collector's sight: it looks before every fork.
     Measured: 80 ms a process less, and children share the memory for as long as they live.
     """
+    keep_addresses_out()
     configure_mappers()  # also, the fleet thread would do it under a lock that children inherit
     _process.ledger(connections=1)  # loads the driver; connects to nothing
     gc.collect()
@@ -149,6 +153,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
         [*specs_of_kinds(CATALOGUE), *specs_of_tasks(app.tasks)],
         drain=Settings.from_env().drain,
         is_interrupting=_is_terminating,
+        steer=partial(sender.controller.hub.call_soon, steer, sender.controller),
     )
     _process.fleet.start()
     atexit.register(_process.fleet.close)  # a cold stop sends no worker_shutdown

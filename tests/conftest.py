@@ -12,6 +12,7 @@ from scheduler.database import make_engine, open_redis
 from scheduler.models import Base
 from scheduler.settings import Settings
 from tests.services import OwnServices, Services
+from tests.site import Site, serving
 
 SECRET = "a-secret-key-for-tests-only"
 KEPT_TABLE = "scheduler_lease"
@@ -97,3 +98,9 @@ def redis_client(settings: Settings) -> Iterator[Redis]:
     yield client
     client.flushdb()
     client.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving() as site:
+        yield site

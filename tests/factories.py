@@ -1,6 +1,7 @@
 """One maker per thing a test needs; what they make is legal in every respect."""
 
 import itertools
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,12 +13,17 @@ from scheduler import retry
 from scheduler.models import (
     Active,
     Attempt,
+    Callback,
+    CallbackDelivery,
     Dependency,
     Group,
     Job,
+    JobEvent,
+    JobLog,
     JobType,
     PolicyVersion,
     Ready,
+    Schedule,
     Searched,
     Timer,
     User,
@@ -29,10 +35,12 @@ from scheduler.states import (
     DEFAULT_LEVEL,
     FINISHED,
     CancelReason,
+    CatchUp,
     Condition,
     Executor,
     JobClass,
     JobStatus,
+    Overlap,
     Role,
 )
 from scheduler.store.policy import current_policy
@@ -40,6 +48,7 @@ from scheduler.store.submission import Submission
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+END = NOON + MINUTE  # of every finished job
 WORKER = "worker1@test"
 PID = 4242
 
@@ -107,6 +116,7 @@ def make_worker(session: Session, name: str = WORKER, **columns: Any) -> Worker:
         "state": "online",
         "processes_min": 1,
         "processes_max": 8,
+        "processes_limit": columns.get("processes_max", 8),
         "processes": 8,
         "cpu_units": Decimal(8),
         "memory_mb": 4096,
@@ -143,11 +153,88 @@ def make_job(
     return job
 
 
+def make_event(session: Session, job: Job, **columns: Any) -> JobEvent:
+    """Make a move of *job*, which is left as it is."""
+    return make_events(session, job, 1, **columns)[0]
+
+
+def make_events(session: Session, job: Job, count: int, **columns: Any) -> list[JobEvent]:
+    """Make moves of *job*, which is left as it is."""
+    defaults: dict[str, Any] = {"at": NOON, "verb": "start", "status": job.status, "attempt": 1}
+    fields = {"job_id": job.id, "owner_id": job.owner_id, **defaults, **columns}
+    made = [JobEvent(**fields) for _ in range(count)]
+    session.add_all(made)
+    session.flush()
+    return made
+
+
+def make_line(session: Session, job: Job, message: str = "hello", **columns: Any) -> JobLog:
+    """Make a line that *job* wrote."""
+    return make_lines(session, job, [message], **columns)[0]
+
+
+def make_lines(session: Session, job: Job, messages: Sequence[str], **columns: Any) -> list[JobLog]:
+    """Make lines that *job* wrote."""
+    defaults: dict[str, Any] = {"at": NOON, "attempt": 1, "level": "info"}
+    fields = {"job_id": job.id, **defaults, **columns}
+    made = [JobLog(message=message, **fields) for message in messages]
+    session.add_all(made)
+    session.flush()
+    return made
+
+
+def make_schedule(
+    session: Session, owner: User, name: str = "nightly", template: Any = None, **columns: Any
+) -> Schedule:
+    """Make a schedule that is due at *next_at*: at noon, and every minute from then on."""
+    defaults: dict[str, Any] = {
+        "cron": None if columns.get("every_seconds") else "* * * * *",
+        "timezone": "UTC",
+        "overlap": Overlap.QUEUE,
+        "catch_up": CatchUp.ALL,
+        "paused": False,
+        "next_at": NOON,
+        "due_at": columns.get("next_at", NOON),
+        "skipped": 0,
+        "created_at": NOON,
+    }
+    made = Schedule(
+        owner_id=owner.id,
+        name=name,
+        template={"type": "simulate"} | (template or {}),
+        **(defaults | columns),
+    )
+    session.add(made)
+    session.flush()
+    return made
+
+
 def make_dependency(
     session: Session, child: Job, parent: Job, condition: Condition = Condition.COMPLETED
 ) -> Dependency:
     """Make *child*, which must count it among its open dependencies, wait for *parent*."""
     made = Dependency(child_id=child.id, parent_id=parent.id, condition=condition)
+    session.add(made)
+    session.flush()
+    return made
+
+
+def make_callback(session: Session, job: Job, **columns: Any) -> Callback:
+    """Make what is to be told about *job*, due at once."""
+    due_at = None if {"delivered_at", "gave_up_at"} & set(columns) else NOON
+    outcome = {"status": job.status, "attempt": job.attempt, "finished_at": END.isoformat()}
+    outcome |= dict.fromkeys(("reason", "result", "error_type", "error_message", "started_at"))
+    defaults = {"owner_id": job.owner_id, "outcome": outcome, "created_at": NOON, "due_at": due_at}
+    made = Callback(job_id=job.id, **(defaults | columns))
+    session.add(made)
+    session.flush()
+    return made
+
+
+def make_delivery(session: Session, callback: Callback, **columns: Any) -> CallbackDelivery:
+    defaults = {"number": 1, "at": NOON, "milliseconds": 7}
+    answered = {} if "error" in columns else {"status_code": 503}
+    made = CallbackDelivery(callback_id=callback.id, **(defaults | answered | columns))
     session.add(made)
     session.flush()
     return made
@@ -198,7 +285,7 @@ _COLUMNS: list[tuple[set[JobStatus] | frozenset[JobStatus], dict[str, Any]]] = [
         {"attempt": 1, "queued_at": NOON},
     ),
     ({_S.RUNNING, _S.COMPLETED, _S.FAILED}, {"worker": WORKER, "started_at": NOON}),
-    (FINISHED, {"finished_at": NOON + MINUTE}),
+    (FINISHED, {"finished_at": END}),
     (
         {_S.FAILED},
         {

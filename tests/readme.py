@@ -1,10 +1,13 @@
-"""Reads the snippets of README.md, so that tests run what people paste."""
+"""Reads the snippets of the documents, so that tests run what people paste."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from local.programs import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
+CALLBACKS = (ROOT / "docs" / "callbacks.md").read_text()
 
 
 def snippets(language: str, text: str = TEXT) -> list[str]:
@@ -15,4 +18,13 @@ def snippets(language: str, text: str = TEXT) -> list[str]:
 def snippet(word: str) -> str:
     """Return the one shell snippet with *word* in it."""
     (found,) = [block for block in snippets("sh") if word in block]
+    return found
+
+
+def documented_check() -> Callable[..., bool]:
+    """Return what receivers of callbacks are told to check them with."""
+    (block,) = snippets("python", CALLBACKS)
+    names: dict[str, Any] = {}
+    exec(compile(block, "callbacks.md", "exec"), names)  # noqa: S102 - our own words
+    found: Callable[..., bool] = names["is_from_fairq"]
     return found

@@ -9,6 +9,7 @@ from local.programs import ROOT
 from scheduler.settings import VARIABLES
 from tests.compose import ANSWERS, SERVICES, filled_in
 from webapp.api.jobs import BATCH_BODY_LIMIT
+from webapp.schemas import WAIT_LIMIT
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
@@ -65,8 +66,20 @@ def test_the_environment_names_settings_and_holds_no_secret() -> None:
     assert all(":PASSWORD@" in given[name] for name in ("DATABASE_URL", "REDIS_URL"))
 
 
+def test_the_proxy_tells_who_asks_and_is_believed() -> None:
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in (DEPLOY / "nginx.conf").read_text()
+    assert environment()["FAIRQ_PROXIES"] == "1"
+
+
 def test_the_proxy_lets_the_largest_batch_through() -> None:
     limit = re.search(r"client_max_body_size (\d+)m;", (DEPLOY / "nginx.conf").read_text())
 
     assert limit
     assert int(limit[1]) * 1024 * 1024 == BATCH_BODY_LIMIT
+
+
+def test_the_proxy_bears_the_silence_of_who_waits_for_a_job() -> None:
+    patience = re.search(r"proxy_read_timeout (\d+)s;", (DEPLOY / "nginx.conf").read_text())
+
+    assert patience
+    assert int(patience[1]) > WAIT_LIMIT

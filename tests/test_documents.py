@@ -13,10 +13,13 @@ import pytest
 import yaml
 
 import tasks.kinds
+from fairq.sign_in import TOKEN_VARIABLE, URL_VARIABLE
 from local import programs
 from local.programs import ROOT
+from scheduler.callback import BACKOFF, MOST_TRIES, TIMEOUT
 from scheduler.settings import VARIABLES, Settings
-from scheduler.states import MOVES, JobStatus
+from scheduler.states import DISCARD, MOVES, CallbackState, JobStatus
+from scheduler.store.callbacks import AT_ONCE_PER_OWNER, OVERLAP
 from scheduler.store.work import Claim
 from tasks.catalogue import CATALOGUE
 from tasks.context import Context, Notebook
@@ -25,10 +28,13 @@ from tests.readme import snippet, snippets
 from webapp import create_app
 from webapp.cli import tokens, users
 
-NAMES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md")
+NAMES = (
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md"),
+    *("docs/callbacks.md", "docs/client.md", "docs/command-line.md", "docs/test-kit.md"),
+)
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = TEXTS["ARCHITECTURE.md"]
-PACKAGES = ("scheduler", "tasks", "webapp", "local")
+PACKAGES = ("scheduler", "tasks", "webapp", "fairq", "local")
 
 ENVIRONMENT = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1/nothing",
@@ -114,7 +120,7 @@ def test_every_verb_is_named() -> None:
     }
     table = {cells[2].strip("`") for cells in rows(ARCHITECTURE, "<!-- moves:")}
 
-    assert written == table | {"submit", "request_cancel", "change"}
+    assert written == table | {"submit", "request_cancel", "change", DISCARD}
 
 
 def test_every_kind_of_live_message_and_event_is_named() -> None:
@@ -129,6 +135,24 @@ def test_every_kind_of_live_message_and_event_is_named() -> None:
 
     assert kinds == quoted("scheduler/events.py", r'"kind": "(\w+)"')
     assert events == emitted
+
+
+def test_the_numbers_told_of_callbacks_are_those_that_hold() -> None:
+    told = " ".join(TEXTS["docs/callbacks.md"].split())
+
+    assert f"after {TIMEOUT.total_seconds():g} s the try has failed" in told
+    assert f"after {BACKOFF['base_delay_seconds']:g} seconds" in told
+    assert f"{BACKOFF['backoff_multiplier']:g} times as long" in told
+    assert f"up to {BACKOFF['max_delay_seconds'] / 3600:g} hour" in told
+    assert f"{MOST_TRIES} tries" in told
+    assert f"signs as well for {OVERLAP.total_seconds() / 3600:g} hours" in told
+    assert f"Of one account {AT_ONCE_PER_OWNER} callbacks" in told
+
+
+def test_the_states_of_a_callback_are_named() -> None:
+    told = TEXTS["docs/callbacks.md"]
+
+    assert f"({', '.join(f'`{state}`' for state in CallbackState)})" in told
 
 
 def test_the_changelog_names_every_ready_type() -> None:
@@ -174,7 +198,7 @@ def test_every_file_that_is_named_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_constant_that_is_named_exists(name: str) -> None:
-    known = {variable.name for variable in VARIABLES}
+    known = {variable.name for variable in VARIABLES} | {URL_VARIABLE, TOKEN_VARIABLE}
     for path in sources():
         known |= set(re.findall(r"^(_?[A-Z][A-Z_]+)\b.* = ", path.read_text(), re.MULTILINE))
     named = {word for word in _CODE.findall(TEXTS[name]) if re.fullmatch(r"_?[A-Z]+_[A-Z_]+", word)}
@@ -203,7 +227,7 @@ def test_python_snippets_can_be_parsed(name: str) -> None:
 
 def test_readmes_job_type_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CATALOGUE, "_kinds", dict(CATALOGUE._kinds))
-    (block,) = snippets("python")
+    (block,) = [one for one in snippets("python") if "@job_type" in one]
 
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102 - our own words
 
@@ -219,7 +243,7 @@ def test_readmes_job_type_works(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_program_that_is_named_can_be_run(name: str) -> None:
     text = TEXTS[name]
-    scripts = set(re.findall(r"(?<![\w/])bin/(?:up|test)\b|\.ci/run", text))
+    scripts = set(re.findall(r"(?<![\w/])bin/(?:fairq|test|up)\b|\.ci/run", text))
     modules = set(re.findall(r"-m (\w[\w.]*)", text))
 
     assert all((ROOT / script).stat().st_mode & 0o111 for script in scripts)

@@ -13,7 +13,14 @@ from local.process import Program
 from scheduler.models import Base
 from scheduler.settings import database_url
 from scheduler.states import JobStatus
-from tests.factories import make_group, make_job, make_user, make_worker
+from tests.factories import (
+    make_callback,
+    make_group,
+    make_job,
+    make_schedule,
+    make_user,
+    make_worker,
+)
 from tests.services import Services, clean_environment, run_to_end
 
 S = JobStatus
@@ -218,6 +225,16 @@ ILLEGAL_ROWS = {
     "ck_users_role_is_known": "UPDATE users SET role = 'owner'",
     "uq_users_username": "INSERT INTO users (username, password_hash, role, created_at)"
     " VALUES ('ANN', '!', 'user', now())",
+    "ck_schedules_name_length": "UPDATE schedules SET name = ''",
+    "ck_schedules_one_way_to_tell_when": "UPDATE schedules SET every_seconds = 5",
+    "ck_schedules_time_passes": "UPDATE schedules SET cron = NULL, every_seconds = 0",
+    "ck_schedules_overlap_is_known": "UPDATE schedules SET overlap = 'both'",
+    "ck_schedules_catch_up_is_known": "UPDATE schedules SET catch_up = 'some'",
+    "ck_schedules_looked_at_when_due": "UPDATE schedules SET due_at = next_at - interval '1 s'",
+    "uq_schedules_owner_id_name": "INSERT INTO schedules (owner_id, name, template, cron,"
+    " timezone, overlap, catch_up, paused, next_at, due_at, created_at) SELECT owner_id, name,"
+    " template, cron, timezone, overlap, catch_up, paused, next_at, due_at, now() FROM schedules",
+    "fk_schedules_owner_id": "UPDATE schedules SET owner_id = 0",
     "ck_timers_kind_is_known": "INSERT INTO timers VALUES (now(), :job, 'alarm')",
     "ck_dependencies_nobody_waits_for_itself": "INSERT INTO dependencies"
     " VALUES (:job, :job, 'completed')",
@@ -231,8 +248,18 @@ ILLEGAL_ROWS = {
     "ck_feed_kind_is_known": "INSERT INTO feed (kind, job_id, owner_id) VALUES ('x', :job, 1)",
     "ck_durations_something_was_learned": "INSERT INTO durations"
     " VALUES ('simulate', 0, 1, -1, 1, now())",
+    "ck_callbacks_one_thing_is_true_of_it": "UPDATE callbacks SET delivered_at = now()",
+    "ck_callbacks_only_what_is_due_is_taken": "UPDATE callbacks SET due_at = NULL,"
+    " gave_up_at = now(), taken_until = now()",
+    "fk_callbacks_job_id": "UPDATE callbacks SET job_id = 0",
+    "ck_callback_deliveries_there_was_an_answer_or_an_error": "INSERT INTO callback_deliveries"
+    " (callback_id, number, at, status_code, error, milliseconds)"
+    " SELECT id, 1, now(), 200, 'x', 1 FROM callbacks",
+    "ck_callback_secrets_a_previous_one_has_an_end": "INSERT INTO callback_secrets"
+    " (user_id, secret, made_at, previous) SELECT id, 'a', now(), 'b' FROM users",
     "ck_scheduler_lease_there_is_one": "INSERT INTO scheduler_lease (id, epoch) VALUES (2, 0)",
     "ck_workers_state_is_known": "UPDATE workers SET state = 'asleep'",
+    "ck_workers_limit_is_within_bounds": "UPDATE workers SET processes_limit = processes_max + 1",
     "ck_job_types_executors_are_known": "INSERT INTO job_types (name, cpu_units, memory_mb,"
     " timeout_seconds, retry_config, executors, registered_at)"
     " VALUES ('x', 1, 1, 1, '{}', '{celery,robot}', now())",
@@ -253,6 +280,8 @@ def test_an_illegal_row_is_refused(session: Session, constraint: str) -> None:
     make_group(session)
     owner = make_user(session, "ann")
     job, other = make_job(session, owner), make_job(session, owner, S.RUNNING)
+    make_schedule(session, owner)
+    make_callback(session, job)
     parameters = {"job": job.id, "other": other.id}
     statement = text(ILLEGAL_ROWS[constraint])
     needed = {name: parameters[name] for name in statement._bindparams}

@@ -26,14 +26,17 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
 
 from scheduler import clock
 from scheduler.errors import JobNotFound
-from scheduler.models import Job, Token, User
+from scheduler.models import Job, Schedule, Token, User
 from scheduler.states import Role, Scope
-from webapp.errors import Problem, unauthenticated
+from scheduler.store.audit import Actor
+from webapp.errors import Problem, not_found, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
+from webapp.services import services
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -43,6 +46,15 @@ TOKEN_USE_NOTED_EVERY = timedelta(minutes=1)
 
 SIGN_INS_PER_NAME = "10 per minute"
 SIGN_INS_PER_ADDRESS = "100 per minute"
+
+REQUESTS = "requests"
+"""The name of the limit that FAIRQ_REQUESTS_PER_MINUTE sets."""
+
+REPORTS = "reports"
+"""The name of the limit of what workers report of the jobs they have, as high as that of requests.
+
+One of its own: whatever else a user asks, no worker may lose a job because it was not heard.
+"""
 
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 
@@ -114,6 +126,12 @@ def require(scope: Scope | None = None, role: Role = Role.VIEWER) -> Account:
     return account
 
 
+def actor() -> Actor:
+    """Return the caller as the audit log knows them."""
+    account = require()
+    return Actor(account.username, account.id, request.remote_addr, g.request_id)
+
+
 def check_password(username: str, password: str) -> Account | None:
     """Return the account if the password is right and the account active.
 
@@ -140,9 +158,46 @@ def open_session(account: Account) -> None:
 
 def limit_sign_in(view: View) -> View:
     """Limit how often passwords are tried, per name and address, and per address."""
-    by_name = limiter.shared_limit(SIGN_INS_PER_NAME, "sign-in-name", key_func=_name_and_address)
-    by_address = limiter.shared_limit(SIGN_INS_PER_ADDRESS, "sign-in-address")
+    by_name = limiter.shared_limit(
+        SIGN_INS_PER_NAME,
+        "sign-in-name",
+        key_func=_name_and_address,
+        error_message=f"Too many attempts: the limit for a name is {SIGN_INS_PER_NAME}.",
+    )
+    by_address = limiter.shared_limit(
+        SIGN_INS_PER_ADDRESS,
+        "sign-in-address",
+        error_message=f"Too many attempts: the limit for an address is {SIGN_INS_PER_ADDRESS}.",
+    )
     return cast("View", by_name(by_address(view)))
+
+
+def _most_requests() -> str:
+    return f"{services().settings.requests_per_minute} per minute"
+
+
+def _counting(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    return limiter.shared_limit(
+        _most_requests,
+        name,
+        key_func=lambda: f"user {require().id}",
+        exempt_when=lambda: services().settings.requests_per_minute == 0,
+        error_message=lambda: f"Too many {name}: the limit for each user is {_most_requests()}.",
+    )
+
+
+@_counting(REQUESTS)
+def count_request() -> None:
+    """Count this request of the caller, who is known. Raises RateLimitExceeded if it is too much.
+
+    One that waits for an answer counts once. While the broker is away every web process counts for
+    itself.
+    """
+
+
+@_counting(REPORTS)
+def count_report() -> None:
+    """Count this report of the caller's worker, as ``count_request`` does."""
 
 
 def new_secret() -> str:
@@ -157,10 +212,27 @@ def hash_secret(secret: str) -> bytes:
 
 def visible_jobs(account: Account, owner: str | None = None) -> ColumnElement[bool]:
     """Return the condition on ``jobs`` that every read starts from; *owner* narrows it."""
-    if account.sees_everybody:
-        return true() if owner is None else Job.owner_id == _id_of(owner)
-    mine = Job.owner_id == account.id
-    return mine if owner in {None, account.username} else and_(mine, false())
+    return _visible(Job.owner_id, account, owner)
+
+
+def visible_schedules(account: Account, owner: str | None = None) -> ColumnElement[bool]:
+    """Return the condition on ``schedules`` that every read starts from; *owner* narrows it."""
+    return _visible(Schedule.owner_id, account, owner)
+
+
+def whose(account: Account, owner: str | None) -> int | None:
+    """Return whose jobs the caller asks for, None for everybody's.
+
+    Raises a 422 problem for an owner who does not exist, also for one they may not see.
+    """
+    if owner is None:
+        return None if account.sees_everybody else account.id
+    if owner.lower() == account.username.lower():
+        return account.id
+    found: int | None = db.session.scalar(select(_id_of(owner))) if account.sees_everybody else None
+    if found is None:
+        raise Problem("unknown_owner", f"There is no {owner!r}, or nothing of theirs you may see.")
+    return found
 
 
 def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
@@ -195,6 +267,39 @@ def _the_one_meant(account: Account, name: str, several: Sequence[tuple[int, int
         detail = f"Several users have a job with the id {name}; say whose with owner."
         raise Problem("ambiguous_job_id", detail)
     return own[0] if own else several[0][0]
+
+
+def find_schedule(
+    account: Account, name: str, owner: str | None = None, *, lock: bool = False
+) -> Schedule:
+    """Return a schedule the caller may see, kept from everybody else until the commit by *lock*.
+
+    Raises as ``find_job`` does.
+    """
+    wanted = (
+        select(Schedule)
+        .where(visible_schedules(account, owner), Schedule.name == name)
+        .order_by((Schedule.owner_id == account.id).desc(), Schedule.id)
+        .limit(2)
+    )
+    if lock:
+        wanted = wanted.with_for_update(key_share=True)
+    found = db.session.scalars(wanted).all()
+    if not found:
+        raise not_found()
+    if len(found) > 1 and found[0].owner_id != account.id:
+        detail = "Several users have a schedule of this name; say whose with ?owner=."
+        raise Problem("ambiguous_name", detail)
+    return found[0]
+
+
+def _visible(
+    owner_id: InstrumentedAttribute[int], account: Account, owner: str | None
+) -> ColumnElement[bool]:
+    if account.sees_everybody:
+        return true() if owner is None else owner_id == _id_of(owner)
+    mine = owner_id == account.id
+    return mine if owner in {None, account.username} else and_(mine, false())
 
 
 def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:

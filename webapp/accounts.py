@@ -1,10 +1,12 @@
 """Making and changing accounts and groups: the JSON routes and the command line share this.
 
-Functions take the caller's session and do not commit.
+Functions take the caller's session and do not commit. Each change is audited as made *by* somebody;
+of passwords the log says only that they changed.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import func, select
@@ -13,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import Group, User
 from scheduler.states import Role
+from scheduler.store.audit import Actor, record
 from scheduler.store.terms import note_terms
 from webapp.errors import FieldError, Problem
 from webapp.passwords import hash_password
@@ -29,6 +32,7 @@ def add_user(
     username: str,
     password: str,
     *,
+    by: Actor,
     now: datetime,
     role: Role = Role.USER,
     **columns: Any,
@@ -42,17 +46,20 @@ def add_user(
         **columns,
     )
     _insert(session, user, f"There is a user {username!r} already.")
+    told = _told(session, {"role": role, **columns})
+    record(session, by, "users.create", f"users/{username}", told)
     return user
 
 
-def add_group(session: Session, name: str, *, now: datetime, **columns: Any) -> Group:
+def add_group(session: Session, name: str, *, by: Actor, now: datetime, **columns: Any) -> Group:
     """Add a group. Raises a problem if the name is taken."""
     group = Group(name=name, created_at=now, **columns)
     _insert(session, group, f"There is a group {name!r} already.")
+    record(session, by, "groups.create", f"groups/{name}", _told(session, columns))
     return group
 
 
-def change_user(session: Session, user: User, changes: Mapping[str, Any]) -> None:
+def change_user(session: Session, user: User, changes: Mapping[str, Any], *, by: Actor) -> None:
     """Apply *changes*, columns by name and ``password``.
 
     A new password ends every session. Raises a problem rather than leave nobody to administer.
@@ -64,12 +71,22 @@ def change_user(session: Session, user: User, changes: Mapping[str, Any]) -> Non
         user.session_version += 1
     if user.role == Role.ADMIN and _resigns(columns):
         _check_another_admin(session, user)
-    _change(session, user, columns)
+    told = _change(session, user, columns)
+    if password is not None:
+        told["password"] = "changed"  # noqa: S105 - that it was, and not what it is
+    record(session, by, "users.change", f"users/{user.username}", told)
 
 
-def change_group(session: Session, group: Group, columns: Mapping[str, Any]) -> None:
+def pause_user(session: Session, user: User, *, paused: bool, by: Actor) -> None:
+    """Let no more jobs of *user* be admitted, or let them again."""
+    _change(session, user, {"paused": paused})
+    record(session, by, "users.pause" if paused else "users.resume", f"users/{user.username}")
+
+
+def change_group(session: Session, group: Group, columns: Mapping[str, Any], *, by: Actor) -> None:
     """Apply *columns*."""
-    _change(session, group, columns)
+    told = _change(session, group, columns)
+    record(session, by, "groups.change", f"groups/{group.name}", told)
 
 
 def group_id(session: Session, name: str | None) -> int | None:
@@ -88,11 +105,31 @@ def caps_to_columns(caps: Mapping[str, Any]) -> dict[str, Any]:
     return {f"cap_{name}": value for name, value in caps.items()}
 
 
-def _change(session: Session, row: User | Group, columns: Mapping[str, Any]) -> None:
+def _change(session: Session, row: User | Group, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Set *columns*, and return what differs, as the audit log tells it."""
+    before = _told(session, {column: getattr(row, column) for column in columns})
     for column, value in columns.items():
         setattr(row, column, value)
     session.flush()
     note_terms(session)
+    after = _told(session, columns)
+    return {
+        name: {"was": was, "becomes": after[name]}
+        for name, was in before.items()
+        if was != after[name]
+    }
+
+
+def _told(session: Session, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns in words: groups by name, numbers as JSON has them."""
+    told = {
+        name: float(value) if isinstance(value, Decimal) else value
+        for name, value in columns.items()
+    }
+    if "group_id" in told:
+        number = told.pop("group_id")
+        told["group"] = None if number is None else session.get_one(Group, number).name
+    return told
 
 
 def _insert(session: Session, row: User | Group, taken: str) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from flask import request
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from scheduler.models import Token, User
+from webapp import access
 from webapp.access import Account
 
 ALL = "all"
@@ -20,6 +22,23 @@ class Client:
 
     account: Account
     secret_hash: bytes | None = None
+
+
+def client_of_request() -> Client | None:
+    """Return who makes this request and with what proof, or None.
+
+    Raises a 401 problem for a header that proves nothing.
+    """
+    account, credentials = access.caller(), request.authorization
+    if account is None:
+        return None
+    secret = None if account.by_session or credentials is None else credentials.token
+    return Client(account, None if secret is None else access.hash_secret(secret))
+
+
+def client_by_token(secret: str, now: datetime) -> Client:
+    """Return whose token *secret* is. Raises a 401 problem for one that is not good."""
+    return Client(access.by_token(secret, now), access.hash_secret(secret))
 
 
 def user_room(account_id: int) -> str:

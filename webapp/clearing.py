@@ -4,7 +4,7 @@ A request deals with so many of them at most, in transactions of a few: what is 
 when the rest fails, and others get their turn in between.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from scheduler.store.dead_letters import discard as discard_jobs
 from scheduler.store.dead_letters import hold
 from scheduler.store.moves import Move
 from scheduler.store.revival import run_again
-from webapp import access, dead_letters, queries
+from webapp import access, audit, dead_letters, queries
 from webapp.access import Account
 from webapp.errors import RETRY_SOON, FieldError, Problem, is_outage
 from webapp.extensions import db
@@ -30,7 +30,11 @@ LIMIT = 10_000
 BATCH = 500
 """Of which so many in one transaction."""
 
-Act = Callable[[Session, Sequence[int]], tuple[int, Sequence[Move]]]
+PAYLOAD_CHANGED = {"payload": "changed"}
+"""What the audit log is told of a payload: that it changed, since it may hold secrets."""
+
+Act = Callable[[Session, Sequence[int]], tuple[Sequence[int], Sequence[Move]]]
+"""Deals with jobs, and returns with which; whoever calls it writes that down and commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +66,17 @@ def retry(
     """
     chosen = _choose(account, asked)
     if patch is None:
-        return _clear(chosen, _run_again)
+        return _clear(chosen, _run_again, "jobs.retry")
     session = db.session()
     patching = _Patching(session, patch)
     for batch in _batches(chosen.ids):
         patching.check(session, batch)
-    return _clear(chosen, patching.run_again)
+    return _clear(chosen, patching.run_again, "jobs.retry", PAYLOAD_CHANGED)
 
 
 def discard(account: Account, asked: DeadLettersRequest) -> Cleared:
     """Take dead letters out of them, batch by batch, each committed."""
-    return _clear(_choose(account, asked), _discard)
+    return _clear(_choose(account, asked), _discard, "jobs.discard")
 
 
 def filter_of(asked: DeadLettersFilter | DeadLettersQuery) -> dead_letters.Filter:
@@ -109,17 +113,20 @@ def _matching(account: Account, asked: DeadLettersFilter, cursor: str | None) ->
     return _Chosen(ids, remaining=rest, next_cursor=beyond.written())
 
 
-def _clear(chosen: _Chosen, act: Act) -> Cleared:
+def _clear(
+    chosen: _Chosen, act: Act, action: str, detail: Mapping[str, Any] | None = None
+) -> Cleared:
     done = 0
     for batch in _batches(chosen.ids):
         try:
             cleared, moves = act(db.session(), batch)
+            audit.note_about_jobs(action, cleared, detail)
             finish(moves)
         except DBAPIError as error:
             if done and is_outage(error):
                 raise _interrupted(done) from error
             raise
-        done += cleared
+        done += len(cleared)
     skipped = chosen.unknown + len(chosen.ids) - done
     return Cleared(done, skipped, chosen.remaining, chosen.next_cursor)
 
@@ -128,13 +135,14 @@ def _batches(ids: Sequence[int]) -> Iterable[Sequence[int]]:
     return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
 
 
-def _run_again(session: Session, ids: Sequence[int]) -> tuple[int, Sequence[Move]]:
+def _run_again(session: Session, ids: Sequence[int]) -> tuple[Sequence[int], Sequence[Move]]:
     moves = run_again(session, hold(session, ids))
-    return len(moves), moves
+    return [move.id for move in moves], moves
 
 
-def _discard(session: Session, ids: Sequence[int]) -> tuple[int, Sequence[Move]]:
-    return len(discard_jobs(session, ids)), ()
+def _discard(session: Session, ids: Sequence[int]) -> tuple[Sequence[int], Sequence[Move]]:
+    moves = discard_jobs(session, ids)
+    return [move.id for move in moves], moves
 
 
 def _interrupted(done: int) -> Problem:
@@ -159,7 +167,9 @@ class _Patching:
             if misfit is not None:
                 raise _does_not_fit(row.job_id, misfit)
 
-    def run_again(self, session: Session, ids: Sequence[int]) -> tuple[int, Sequence[Move]]:
+    def run_again(
+        self, session: Session, ids: Sequence[int]
+    ) -> tuple[Sequence[int], Sequence[Move]]:
         """Run them again with payloads made anew, now that nobody else can change them."""
         rows = dead_letters.payloads(session, hold(session, ids))
         changed = {row.id: (row.type, merge(row.payload, self._patch)) for row in rows}
@@ -169,7 +179,7 @@ class _Patching:
             if self._schemas.misfit(job_type, payload) is None
         }
         moves = run_again(session, list(fitting), payloads=fitting)
-        return len(moves), moves
+        return [move.id for move in moves], moves
 
 
 def _does_not_fit(job_id: str, misfit: Misfit) -> Problem:

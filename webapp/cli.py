@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from scheduler import clock
 from scheduler.models import User
 from scheduler.states import Role, Scope
+from scheduler.store.audit import COMMAND_LINE, record
 from webapp import access, accounts, demo, queries
 from webapp.api.tokens import add_token
 from webapp.errors import Problem
@@ -64,6 +65,7 @@ def create_user(
             session,
             username,
             _password(from_stdin=password_stdin),
+            by=COMMAND_LINE,
             now=clock.now(),
             role=Role(role),
             weight=weight,
@@ -101,7 +103,7 @@ def set_user(
             changes["group_id"] = accounts.group_id(session, group or None)
         if new_password or password_stdin:
             changes["password"] = _password(from_stdin=password_stdin)
-        accounts.change_user(session, user, changes)
+        accounts.change_user(session, user, changes, by=COMMAND_LINE)
     session.commit()
     click.echo(f"changed {username}")
 
@@ -120,6 +122,7 @@ def ensure_admin() -> None:
             session,
             settings.admin_username,
             settings.admin_password,
+            by=COMMAND_LINE,
             now=clock.now(),
             role=Role.ADMIN,
         )
@@ -142,7 +145,9 @@ def create_token(username: str, name: str, scopes: str, expires_in: int | None) 
             scopes=_scopes(scopes),
             expires_at=None if expires_in is None else now + timedelta(days=expires_in),
         )
-        _, secret = add_token(access.account_of(user), wanted, now)
+        token, secret = add_token(access.account_of(user), wanted, now)
+    told = {"name": token.name, "scopes": token.scopes, "days": expires_in}
+    record(session, COMMAND_LINE, "tokens.create", f"users/{user.username}", told)
     session.commit()
     click.echo(secret)
 

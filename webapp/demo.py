@@ -21,6 +21,7 @@ from scheduler.events import Announcer
 from scheduler.models import Job
 from scheduler.settings import new_secret
 from scheduler.states import DEFAULT_LEVEL, UNFINISHED, Condition, JobClass, class_of
+from scheduler.store.audit import COMMAND_LINE
 from scheduler.store.submission import Submission, submit
 from webapp import accounts
 
@@ -80,7 +81,9 @@ def make_users(session: Session, *, say: Callable[[str], None]) -> dict[str, int
         if user is None:
             password = new_secret()
             now = clock.now()
-            user = accounts.add_user(session, username, password, now=now, weight=weight)
+            user = accounts.add_user(
+                session, username, password, by=COMMAND_LINE, now=now, weight=weight
+            )
             say(f"demo user {username} (weight {weight:g}), password {password}")
         owners[username] = user.id
     session.commit()

@@ -22,8 +22,14 @@ from webapp.extensions import csrf
 
 View = Callable[..., ResponseReturnValue]
 
+OVERSEERS = frozenset({Role.OPERATOR, Role.ADMIN})
+"""Whose changes are audited, always."""
+
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request body, unless the route says otherwise."""
+
+NOTHING = ""
+"""What a route writes to the audit log that changes nothing, whatever its method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,10 @@ class Endpoint:
     headers: tuple[str, ...]
     files: tuple[str, ...]
     body_limit: int
+    audits: str | None
+    reports: bool
+    streams: type[BaseModel] | None
+    upgrades: bool
 
 
 class Resource(Blueprint):
@@ -87,13 +97,23 @@ class Resource(Blueprint):
         headers: tuple[str, ...] = (),
         files: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
+        audits: str | None = None,
+        reports: bool = False,
+        streams: type[BaseModel] | None = None,
+        upgrades: bool = False,
     ) -> Callable[[View], View]:
         """Declare a route. The view gets ``body`` and ``query`` if it declares them.
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
-        *scope*. *takes_password* leaves all of that to the view. What is answered with 200 may be
-        had as *files* of these media types, too.
+        *scope*. *takes_password* leaves all of that to the view, and so does *upgrades*, for a
+        WebSocket may prove later whose it is. What is answered with 200 may be had as *files* of
+        these media types, too. *streams* is the body of each event where the answer
+        may be a stream of them. *audits* names the action that the view records with
+        ``scheduler.store.audit``; operators and administrators change nothing without one. With
+        *reports* a worker tells of a job it has; that is counted apart.
         """
+        if audits is None and method != "GET" and role in OVERSEERS:
+            raise ValueError(f"{method} {rule}: say what it audits, or that it changes NOTHING")
 
         def register(view: View) -> View:
             endpoint = Endpoint(
@@ -115,11 +135,21 @@ class Resource(Blueprint):
                 headers=headers,
                 files=files,
                 body_limit=body_limit,
+                audits=audits,
+                reports=reports,
+                streams=streams,
+                upgrades=upgrades,
             )
             self.endpoints.append(endpoint)
-            self.add_url_rule(
-                rule, endpoint=view.__name__, view_func=_guard(endpoint, view), methods=[method]
-            )
+            guarded = _guard(endpoint, view)
+            for websocket in (False, True) if upgrades else (False,):
+                self.add_url_rule(
+                    rule,
+                    endpoint=view.__name__,
+                    view_func=guarded,
+                    methods=[method],
+                    websocket=websocket,
+                )
             return view
 
         return register
@@ -143,9 +173,13 @@ def _guard(endpoint: Endpoint, view: View) -> View:
     def guarded(**values: Any) -> ResponseReturnValue:
         if endpoint.takes_basic_token:
             access.take_basic_token()
-        if not (endpoint.is_open or endpoint.takes_password):
+        if not (endpoint.is_open or endpoint.takes_password or endpoint.upgrades):
+            access.require()
+            (access.count_report if endpoint.reports else access.count_request)()
             access.require(endpoint.scope, endpoint.role)
             protect_session()
+        elif endpoint.upgrades and access.caller() is not None:
+            access.count_request()
         return view(**values, **_inputs(endpoint))
 
     return guarded

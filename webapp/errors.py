@@ -1,6 +1,7 @@
 """What a refusal looks like: problem details (RFC 9457) for programs, a page for people."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -11,10 +12,12 @@ from flask import Flask, Response, g, redirect, render_template, request, url_fo
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
+from redis import RedisError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from scheduler import clock
 from scheduler.errors import (
     BacklogFull,
     DependencyCycle,
@@ -22,8 +25,10 @@ from scheduler.errors import (
     JobNotFound,
     PolicyConflict,
     SubmissionRefused,
+    TimingInvalid,
 )
 from webapp.answers import json_body
+from webapp.extensions import limiter
 from webapp.urls import asked_for
 
 log = logging.getLogger(__name__)
@@ -46,15 +51,20 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "not_found": HTTPStatus.NOT_FOUND,
         "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
         "ambiguous_job_id": HTTPStatus.CONFLICT,
+        "ambiguous_name": HTTPStatus.CONFLICT,
         "job_id_conflict": HTTPStatus.CONFLICT,
         "not_cancellable": HTTPStatus.CONFLICT,
         "lease_lost": HTTPStatus.CONFLICT,
         "not_running": HTTPStatus.CONFLICT,
         "not_retryable": HTTPStatus.CONFLICT,
         "not_changeable": HTTPStatus.CONFLICT,
+        "nothing_to_send": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
+        "too_many_schedules": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,
         "policy_conflict": HTTPStatus.CONFLICT,
+        "worker_gone": HTTPStatus.CONFLICT,
+        "beyond_bounds": HTTPStatus.CONFLICT,
         "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "invalid_json": HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -158,6 +168,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(SubmissionRefused, lambda error: respond(_of_submission(error)))
     app.register_error_handler(JobNotFound, lambda _: respond(not_found()))
     app.register_error_handler(PolicyConflict, _policy_conflict)
+    app.register_error_handler(TimingInvalid, _timing_invalid)
     app.register_error_handler(DBAPIError, _of_database)
     app.register_error_handler(PoolTimeout, lambda _: respond(unavailable("A database connection")))
     app.register_error_handler(CSRFError, _csrf_failed)
@@ -207,6 +218,11 @@ def _of_submission(error: SubmissionRefused) -> Problem:
     return Problem(error.code, str(error), (FieldError(error.path, str(error)),), more=more)
 
 
+def _timing_invalid(error: TimingInvalid) -> ResponseReturnValue:
+    wrong = FieldError(error.field, str(error))
+    return respond(Problem("validation_failed", f"{wrong.path}: {wrong.message}.", (wrong,)))
+
+
 def _policy_conflict(error: PolicyConflict) -> ResponseReturnValue:
     return respond(Problem(error.code, f"The policy was changed meanwhile: {error}."))
 
@@ -222,10 +238,20 @@ def _csrf_failed(error: CSRFError) -> ResponseReturnValue:
     return respond(Problem("csrf_failed", error.description or "The CSRF token is missing."))
 
 
+def retry_after(error: RateLimitExceeded) -> str:
+    """Return the seconds after which a limit lets the next one through."""
+    longest: int = error.limit.limit.get_expiry()
+    reached = limiter.current_limit
+    try:
+        resets_at = longest if reached is None else reached.window.reset_time
+    except RedisError:  # gone since it was counted
+        return str(longest)
+    return str(min(max(math.ceil(resets_at - clock.now().timestamp()), 1), longest))
+
+
 def _rate_limited(error: RateLimitExceeded) -> ResponseReturnValue:
-    wait = str(error.limit.limit.get_expiry())
-    detail = "Too many attempts. Wait before trying again."
-    return respond(Problem("rate_limited", detail, headers={"Retry-After": wait}))
+    wait = {"Retry-After": retry_after(error)}
+    return respond(Problem("rate_limited", str(error.description), headers=wait))
 
 
 def _of_http(error: HTTPException) -> ResponseReturnValue:

@@ -10,6 +10,7 @@ from flask_login import LoginManager
 from flask_socketio import SocketIO
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
+from redis import RedisError
 from sqlalchemy import Engine
 
 from scheduler.database import make_engine
@@ -39,10 +40,22 @@ class _Database(SQLAlchemy):
         )
 
 
+class _Limiter(Limiter):
+    """Counts in this process while Redis is away."""
+
+    def _check_request_limit(self, *given: Any, **named: Any) -> None:
+        try:
+            super()._check_request_limit(*given, **named)
+        except RedisError:
+            # Of several requests that find Redis away at once, the library lets only the first go
+            # on; by now it counts here.
+            super()._check_request_limit(*given, **named)
+
+
 db = _Database(model_class=Base)
 login = LoginManager()
 csrf = CSRFProtect()
-limiter = Limiter(
+limiter = _Limiter(
     get_remote_address,
     strategy="moving-window",  # a fixed one lets twice as much through around its turn
     headers_enabled=False,

@@ -3,30 +3,51 @@
 from datetime import timedelta
 
 from flask import Flask, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from scheduler.database import open_redis
 from scheduler.events import Announcer
 from scheduler.settings import Settings
 from webapp import access, cli, errors, headers, health, live, presentation, urls
-from webapp.api import dead_letters, docs, fleet, jobs, people, policy, pull, simplequeue, tokens
+from webapp.api import (
+    audit,
+    callbacks,
+    dead_letters,
+    docs,
+    fleet,
+    jobs,
+    people,
+    policy,
+    pull,
+    schedules,
+    simplequeue,
+    streams,
+    tokens,
+)
 from webapp.desk import Desk
 from webapp.extensions import csrf, db, limiter
 from webapp.services import Services
+from webapp.streams import home
 from webapp.views import account as account_views
 from webapp.views import auth as auth_views
 from webapp.views import dead_letters as dead_letters_views
 from webapp.views import jobs as jobs_views
+from webapp.views import schedules as schedules_views
 from webapp.views import workers as workers_views
 
 RESOURCES = (
     jobs.bp,
+    callbacks.bp,
+    streams.bp,
     pull.bp,
     simplequeue.bp,
     dead_letters.bp,
+    schedules.bp,
     tokens.bp,
     people.bp,
     policy.bp,
     fleet.bp,
+    audit.bp,
     health.bp,
     docs.bp,
 )
@@ -34,6 +55,7 @@ PAGES = (
     auth_views.bp,
     jobs_views.bp,
     dead_letters_views.bp,
+    schedules_views.bp,
     account_views.bp,
     workers_views.bp,
 )
@@ -57,14 +79,23 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.from_mapping(_config(settings))
     redis = open_redis(settings, socket_timeout=REDIS_PATIENCE.total_seconds())
     app.extensions["fairq"] = Services(settings, redis, Announcer(redis), Desk())
+    _believe_proxies(app, settings.proxies)
     for part in (urls, headers, errors, db, access, csrf, limiter, health, presentation):
         part.init_app(app)
     app.before_request(_guard_pages)
     for blueprint in (*RESOURCES, *PAGES):
         app.register_blueprint(blueprint)
+    home.init_app(app)
     live.init_app(app, settings)
     cli.init_app(app)
     return app
+
+
+def _believe_proxies(app: Flask, count: int) -> None:
+    """Take the address of a request from that many proxies, which have it from each other."""
+    if count:
+        believing = ProxyFix(app.wsgi_app, x_for=count, x_proto=0, x_host=0)
+        app.wsgi_app = believing  # type: ignore[method-assign]  # Flask's documented way to add middleware
 
 
 def _config(settings: Settings) -> dict[str, object]:
@@ -95,8 +126,11 @@ def _config(settings: Settings) -> dict[str, object]:
 def _guard_pages() -> None:
     """Let pages take sessions only, and check the CSRF token of every form, signing in included.
 
-    A page asks for no scope, so a token that has few must not reach it.
+    A page asks for no scope, so a token that has few must not reach it. Requests of whoever is
+    signed in are counted.
     """
     if request.blueprint in {page.name for page in PAGES}:
         access.take_session()
         csrf.protect()
+        if access.caller() is not None:
+            access.count_request()

@@ -19,7 +19,7 @@ from scheduler.states import (
     class_of,
 )
 from webapp import presentation
-from webapp.bodies import parse_body
+from webapp.bodies import parse_body, read_json
 from webapp.errors import FieldError, Problem
 from webapp.schemas import JobRequest
 
@@ -202,9 +202,10 @@ class JobForm:
 
     def _json(self, control: str, text: str) -> Any:
         try:
-            return json.loads(text)
-        except ValueError as problem:
-            self.refuse(control, f"This is not JSON: {problem}.")
+            return read_json(text.encode(), control)
+        except Problem as problem:
+            said = problem.errors[0].message if problem.errors else None
+            self.refuse(control, said or f"This is not JSON: {problem.__cause__}.")
             return {}
 
     def _run_at(self) -> str | None:

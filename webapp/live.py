@@ -18,11 +18,21 @@ from scheduler.settings import Settings
 from scheduler.states import Role, Scope
 from webapp import access, live_messages, queries
 from webapp.access import Account
-from webapp.audience import ALL, FLEET, Audience, Client, log_room, user_room
+from webapp.audience import (
+    ALL,
+    FLEET,
+    Audience,
+    Client,
+    client_by_token,
+    client_of_request,
+    log_room,
+    user_room,
+)
 from webapp.errors import Problem
 from webapp.extensions import db, socketio
 from webapp.live_messages import Message
 from webapp.relay import Relay
+from webapp.streams.home import streams_of
 from webapp.views import reads
 
 REPLAY_LIMIT = 500
@@ -40,7 +50,7 @@ _EXTENSION = "fairq_live"
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Let *app* answer Socket.IO. Nothing is relayed before ``start_relay``."""
+    """Let *app* answer Socket.IO. Nothing is relayed before ``start``."""
     socketio.init_app(
         app,
         async_mode="gevent",
@@ -57,12 +67,13 @@ def init_app(app: Flask, settings: Settings) -> None:
         audience,
         functools.partial(_emit, server),
         functools.partial(server.disconnect, namespace="/"),
+        streams_of(app),
     )
     app.extensions[_EXTENSION] = relay, audience
     socketio.on_namespace(_Live("/"))
 
 
-def start_relay(app: Flask) -> None:
+def start(app: Flask) -> None:
     """Begin to carry what happens to the clients of *app*; only a serving process does."""
     relay_of(app).start()
 
@@ -133,25 +144,20 @@ class _Live(Namespace):  # type: ignore[misc]  # Flask-SocketIO ships no annotat
 def _admit(token: object) -> Client:
     """Return who connects. Refuses everybody else, and never says why in detail."""
     try:
-        account, secret_hash = _identify(token)
+        client = _identify(token)
     except Problem as problem:
         raise Refused("unauthenticated", {"code": problem.code}) from problem
     except SQLAlchemyError as outage:
         raise Refused("unavailable", {"code": "unavailable"}) from outage
-    if account is None or Scope.READ not in account.scopes:
+    if client is None or Scope.READ not in client.account.scopes:
         raise Refused("unauthenticated", {"code": "unauthenticated"})
-    return Client(account, secret_hash)
+    return client
 
 
-def _identify(token: object) -> tuple[Account | None, bytes | None]:
-    credentials = request.authorization
-    if token is None and credentials is not None:
-        token = credentials.token
+def _identify(token: object) -> Client | None:
     if token is None:
-        return access.caller(), None
-    if not isinstance(token, str):
-        return None, None
-    return access.by_token(token, clock.now()), access.hash_secret(token)
+        return client_of_request()
+    return client_by_token(token, clock.now()) if isinstance(token, str) else None
 
 
 def _catch_up(account: Account, seq: object, *, everybody: bool) -> None:

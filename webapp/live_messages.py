@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from scheduler.states import CancelReason, JobStatus, is_final
+from scheduler.states import DISCARD, CancelReason, JobStatus, is_final
 
 Message = dict[str, Any]
 JobKey = tuple[int, str]
@@ -18,6 +18,8 @@ _TITLES: Mapping[JobStatus, str] = {
     JobStatus.FAILED: "failed",
     JobStatus.CANCELLED: "was cancelled",
 }
+
+_ASKED_FOR = frozenset({CancelReason.BY_USER, CancelReason.REPLACED})
 
 
 class Coalescer:
@@ -92,10 +94,11 @@ def of_log(message: Mapping[str, Any], owner: str) -> Message:
 
 
 def notification(move: Mapping[str, Any]) -> Message | None:
-    """Tell the owner that a job ended, unless a person cancelled it and knows."""
+    """Tell the owner that a job ended, unless that was asked for: by a person, or by a schedule."""
     status = JobStatus(move["status"])
     data = move["data"] or {}
-    if status not in _TITLES or data.get("reason") == CancelReason.BY_USER:
+    is_known = data.get("reason") in _ASKED_FOR or move["verb"] == DISCARD
+    if status not in _TITLES or is_known:
         return None
     return {
         "job_id": move["job_id"],

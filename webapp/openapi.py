@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from webapp.endpoints import Endpoint
+from webapp.endpoints import OVERSEERS, Endpoint
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.schemas import ProblemDetails
 
@@ -21,6 +21,15 @@ _TEXT: Mapping[str, Any] = {"schema": {"type": "string"}}
 _HEADERS: Mapping[str, str] = {
     "Idempotency-Key": "The same key again answers with the job it made the first time; for jobs"
     " without a `job_id`.",
+    "Last-Event-ID": "The id of the last event that was received: the stream goes on after it.",
+}
+
+_WAIT_FIRST = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which it is worth asking again.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
 }
 
 _INTRODUCTION = """\
@@ -28,7 +37,11 @@ Jobs in, results out: the contract of a Fairq server.
 
 Send `Authorization: Bearer <token>`; the first token comes from `POST /tokens` with username and
 password. Errors are problem details (RFC 9457) with a stable `code`. Lists are keyset pages: pass
-`next_cursor` on as `cursor` until it is null."""
+`next_cursor` on as `cursor` until it is null.
+
+Too much is refused: 429 for more requests than a user may make in a minute, for more unfinished
+jobs than a backlog takes, and for guessing passwords; 413 and 422 for bodies that are too large,
+too deep or have too many keys."""
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
@@ -69,6 +82,8 @@ def _schemas(endpoints: Sequence[Endpoint]) -> tuple[dict[str, Any], _References
         for model in endpoint.answers.values():
             if model is not None:
                 wanted[model, "serialization"] = None
+        if endpoint.streams is not None:
+            wanted[endpoint.streams, "serialization"] = None
     references, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)
     return definitions["$defs"], references
 
@@ -97,7 +112,15 @@ def _description(endpoint: Endpoint) -> str:
     if endpoint.is_open:
         return endpoint.description
     scope = "" if endpoint.scope is None else f", tokens the scope `{endpoint.scope}`"
-    return f"{endpoint.description}\n\nNeeds the role `{endpoint.role}`{scope}."
+    needs = f"Needs the role `{endpoint.role}`{scope}."
+    return f"{endpoint.description}\n\n{needs}{_audited(endpoint)}"
+
+
+def _audited(endpoint: Endpoint) -> str:
+    if not endpoint.audits:
+        return ""
+    always = endpoint.role in OVERSEERS
+    return f" Audited as `{endpoint.audits}`{'' if always else ' if it is about somebody else'}."
 
 
 def _path_parameters(endpoint: Endpoint) -> Iterable[dict[str, Any]]:
@@ -131,6 +154,8 @@ def _answers(endpoint: Endpoint, references: _References) -> dict[str, Any]:
         content = {} if model is None else _json(references[model, "serialization"])
         if status == HTTPStatus.OK:
             content |= dict.fromkeys(endpoint.files, _TEXT)
+        if endpoint.streams is not None and status == HTTPStatus.OK:
+            content |= _events(references[endpoint.streams, "serialization"])
         described = {"description": HTTPStatus(status).phrase}
         answers[str(status)] = described | ({"content": content} if content else {})
     return answers
@@ -145,6 +170,7 @@ def _problems(endpoint: Endpoint, references: _References) -> dict[str, Any]:
         str(int(status)): {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{c}`' for c in codes)}",
             "content": {MEDIA_TYPE: {"schema": schema}},
+            **({"headers": _RETRY_AFTER} if status in _WAIT_FIRST else {}),
         }
         for status, codes in sorted(by_status.items())
         if status not in endpoint.answers
@@ -155,7 +181,7 @@ def codes_of(endpoint: Endpoint) -> list[str]:
     """Return the codes of every refusal a route may answer with."""
     codes = [*endpoint.refuses, "internal_error", "unavailable"]
     if not endpoint.is_open:
-        codes += ["unauthenticated", "forbidden"]
+        codes += ["unauthenticated", "forbidden", "rate_limited"]
     if endpoint.scope is not None:
         codes.append("insufficient_scope")
     if not endpoint.is_open and endpoint.method != "GET":
@@ -182,3 +208,9 @@ def _takes_basic(endpoint: Endpoint) -> bool:
 
 def _json(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {"application/json": {"schema": schema}}
+
+
+def _events(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell of server-sent events: text, in which the data of every row is JSON."""
+    data = {"contentMediaType": "application/json", "contentSchema": schema}
+    return {"text/event-stream": {"schema": {"type": "string", **data}}}

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from pydantic_core import from_json
-
 from scheduler.payloads import Schemas
 from webapp import presentation
-from webapp.bodies import check_values
+from webapp.bodies import read_json
 from webapp.errors import Problem
 
 CONTROL = "payload"
@@ -37,12 +35,10 @@ class PayloadForm:
 
     def _object(self) -> dict[str, Any]:
         try:
-            value = from_json(self.text.strip() or "{}", allow_inf_nan=False)
-            check_values(value, CONTROL)
+            value = read_json((self.text.strip() or "{}").encode(), CONTROL)
         except Problem as problem:
-            self._refuse(problem.detail)
-        except ValueError as problem:
-            self._refuse(f"This is not JSON: {problem}.")
+            is_json = bool(problem.errors)
+            self._refuse(problem.detail if is_json else f"This is not JSON: {problem.__cause__}.")
         else:
             if isinstance(value, dict):
                 return value

@@ -29,6 +29,7 @@ _REASONS: Mapping[str, str] = {
     CancelReason.DEPENDENCY_FAILED: "A job it waited for did not complete",
     CancelReason.DEADLINE_PASSED: "Its deadline to start passed",
     CancelReason.BY_ITSELF: "Cancelled by its own handler",
+    CancelReason.REPLACED: "A later job of its schedule took its place",
 }
 
 _CLASS_BARS: Mapping[str, int] = {
@@ -50,6 +51,7 @@ _MOVES: Mapping[str, str] = {
     "request_cancel": "Asked to stop",
     "cancel": "Cancelled",
     "run_again": "Run again",
+    "discard": "Discarded",
     "snooze": "Put off by itself",
     "change": "Changed",
     "postpone": "Put off",

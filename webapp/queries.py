@@ -46,6 +46,7 @@ from scheduler.models import (
     JobEvent,
     JobLog,
     JobType,
+    Schedule,
     Searched,
     Token,
     User,
@@ -147,6 +148,7 @@ class Running:
     owner: str
     attempt: int
     started_at: datetime
+    lease_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,8 @@ def jobs_by_ids(
 def _with_owner() -> Select[Job, str, bool]:
     """Return the select of jobs with their owners' names and whether anything could run them."""
     heard = Worker.heartbeat_at > func.now() - cast(fleet.SILENCE, Interval)
-    has_worker = select(Worker.name).where(Worker.state == "online", heard).exists()
+    takes_work = (Worker.state == "online", Worker.drain_requested_at.is_(None), heard)
+    has_worker = select(Worker.name).where(*takes_work).exists()
     return select(Job, User.username, has_worker).join(User, User.id == Job.owner_id)
 
 
@@ -363,8 +366,8 @@ def workers(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).order_by(Worker.name)).all()
 
 
-def running_on(session: Session) -> dict[str, list[Running]]:
-    """Return what each Celery worker runs, longest first."""
+def running_on(session: Session, executor: Executor = Executor.CELERY) -> dict[str, list[Running]]:
+    """Return what each worker of a kind runs, by its name, longest first."""
     rows = session.execute(
         select(
             Active.worker.label("worker"),
@@ -372,15 +375,18 @@ def running_on(session: Session) -> dict[str, list[Running]]:
             User.username,
             Active.attempt,
             Active.claimed_at,
+            Active.lease_until,
         )
         .join(Job, Job.id == Active.job_id)
         .join(User, User.id == Active.owner_id)
-        .where(Active.worker.is_not(None), Active.executor == Executor.CELERY)
+        .where(Active.worker.is_not(None), Active.executor == executor)
         .order_by(Active.claimed_at)
     ).mappings()
     running: dict[str, list[Running]] = {}
     for row in rows:
-        job = Running(row["job_id"], row["username"], row["attempt"], row["claimed_at"])
+        job = Running(
+            row["job_id"], row["username"], row["attempt"], row["claimed_at"], row["lease_until"]
+        )
         running.setdefault(row["worker"], []).append(job)
     return running
 
@@ -433,6 +439,31 @@ def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobS
         .group_by(Job.status)
     )
     return counts | {JobStatus(status): count for status, count in rows}
+
+
+def schedules(
+    session: Session, visible: ColumnElement[bool], *, limit: int, cursor: str | None
+) -> tuple[Sequence[tuple[Schedule, str]], str | None]:
+    """Return one page of the visible schedules with their owners' names, newest first."""
+    wanted = select(Schedule, User.username).join(User, User.id == Schedule.owner_id).where(visible)
+    if cursor is not None:
+        wanted = wanted.where(Schedule.id < read_cursor(cursor))
+    rows = session.execute(wanted.order_by(Schedule.id.desc()).limit(limit + 1)).all()
+    found = [(schedule, owner) for schedule, owner in rows[:limit]]
+    return found, write_cursor(found[-1][0].id) if len(rows) > limit else None
+
+
+def last_jobs_of_schedule(owner_id: int, name: str, *, limit: int) -> Select[Job]:
+    """Return the select of a schedule's last jobs, newest first.
+
+    The index holds them by status: the last of each are few, and the last of all among them.
+    """
+    of_schedule = select(Job.id).where(Job.owner_id == owner_id, Job.schedule == name)
+    last = [
+        of_schedule.where(Job.status == status).order_by(Job.id.desc()).limit(limit)
+        for status in JobStatus
+    ]
+    return select(Job).where(Job.id.in_(union_all(*last))).order_by(Job.id.desc()).limit(limit)
 
 
 def write_cursor(*places: int) -> str:

@@ -26,6 +26,8 @@ from webapp.audience import ALL, FLEET, Audience, log_room, user_room
 from webapp.extensions import db
 from webapp.live_messages import Coalescer, Message
 from webapp.services import services_of
+from webapp.streams.home import Streams
+from webapp.streams.tail import POLL
 from webapp.views import reads
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ TICK = timedelta(seconds=1)
 
 FLUSH = timedelta(milliseconds=50)
 """How often changes that were held back are looked at."""
+
+TOGETHER = timedelta(milliseconds=20)
+"""How long what follows a look at a table waits, so that many changes share the next one."""
 
 RECHECK = timedelta(seconds=30)
 """How often connections are asked whether they still may listen."""
@@ -63,12 +68,14 @@ class Relay:
         audience: Audience,
         emit: Emit,
         disconnect: Callable[[str], None],
+        streams: Streams,
     ) -> None:
         self._app = app
         self._settings = settings
         self._audience = audience
         self._emit = emit
         self._disconnect = disconnect
+        self._streams = streams
         self._coalescer = Coalescer()
         self._names: dict[int, str] = {}
         self._dirty: set[int] = set()
@@ -77,7 +84,11 @@ class Relay:
 
     def start(self) -> None:
         """Listen, flush and tick from now on, each in a greenlet of its own."""
+        streams = self._streams
         gevent.spawn(self._listen)
+        gevent.spawn(self._every, TOGETHER, lambda: streams.follow(streams.moves))
+        gevent.spawn(self._every, TOGETHER, lambda: streams.follow(streams.lines))
+        gevent.spawn(self._every, POLL, streams.poll)
         gevent.spawn(self._every, FLUSH, lambda: self.flush(time.monotonic()))
         gevent.spawn(self._every, TICK, lambda: self.tick(clock.now()))
         gevent.spawn(self._every, RECOUNT, self._recount)
@@ -90,6 +101,7 @@ class Relay:
     def take(self, raw: str, now: float) -> None:
         """Pass on one message of the channel."""
         message = json.loads(raw)
+        self._streams.hear(message)
         match message["kind"]:
             case "moves":
                 for move in message["moves"]:
@@ -120,6 +132,7 @@ class Relay:
     def recheck(self, now: datetime) -> None:
         """Cut off who may no longer listen."""
         with self._app.app_context():
+            self._streams.recheck(db.session(), now)
             for sid in self._audience.no_longer_welcome(db.session(), now):
                 self._disconnect(sid)
 

@@ -8,7 +8,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -24,18 +23,23 @@ from pydantic import (
     model_validator,
 )
 
+from scheduler import ticks
+from scheduler.errors import TimingInvalid
 from scheduler.policy.hours import END_OF_DAY, MIDNIGHT, Day
 from scheduler.states import (
     DEFAULT_LEVEL,
     GROUPS,
     HIGHEST_LEVEL,
     LOWEST_LEVEL,
+    CallbackState,
     CancelReason,
+    CatchUp,
     Condition,
     Executor,
     JobClass,
     JobStatus,
     Outcome,
+    Overlap,
     Role,
     Scope,
 )
@@ -43,6 +47,7 @@ from scheduler.states import (
 BATCH_LIMIT = 10_000
 PAGE_DEFAULT, PAGE_LIMIT = 50, 500
 NAME_LIMIT = 200
+SCHEDULE_NAME_LIMIT = 160  # the id of a job begins with it
 
 _YEAR_SECONDS = 365 * 86_400.0
 _LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
@@ -58,6 +63,9 @@ _MESSAGE_LIMIT = 500
 _TRACEBACK_LIMIT = 16_000
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
+
+WAIT_LIMIT = 300
+"""Seconds that a client may wait for a job to finish. Proxies have to bear such a silence."""
 
 USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 
@@ -90,8 +98,8 @@ def _printable(text: str) -> str:
 
 
 def _http_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    parts = urlsplit(_printable(text))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("must be an http or https address")
     return text
 
@@ -169,12 +177,10 @@ DependsOn = Annotated[
 ]
 
 
-class JobRequest(Request):
-    """A job to run."""
+class JobTemplate(Request):
+    """What a job is to do, whoever's it is and whenever it runs."""
 
     type: Name
-    job_id: JobId | None = None
-    owner: Username | None = None
     payload: dict[str, Any] = Field(default_factory=dict)
     description: Annotated[str, Field(max_length=2000)] | None = None
     tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(default_factory=list)
@@ -186,22 +192,29 @@ class JobRequest(Request):
     retry_config: RetryRequest | None = None
     timeout_seconds: Seconds | None = None
     estimated_seconds: Seconds | None = None
+    executor: Executor | None = None
+    callback_url: Annotated[str, Field(max_length=2000), AfterValidator(_http_url)] | None = None
+
+    def cpu_units(self) -> Decimal | None:
+        """Return the CPU units asked for, if any."""
+        needs = self.resource_requirements
+        return None if needs is None or needs.cpu_units is None else to_decimal(needs.cpu_units)
+
+
+class JobRequest(JobTemplate):
+    """A job to run."""
+
+    job_id: JobId | None = None
+    owner: Username | None = None
     run_at: Instant | None = None
     delay_seconds: SomeSeconds | None = None
     start_by: Instant | None = None
-    executor: Executor | None = None
-    callback_url: Annotated[str, Field(max_length=2000), AfterValidator(_http_url)] | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
         if self.run_at is not None and self.delay_seconds is not None:
             raise ValueError("run_at and delay_seconds exclude each other")
         return self
-
-    def cpu_units(self) -> Decimal | None:
-        """Return the CPU units asked for, if any."""
-        needs = self.resource_requirements
-        return None if needs is None or needs.cpu_units is None else to_decimal(needs.cpu_units)
 
 
 class BatchRequest(Request):
@@ -429,6 +442,71 @@ class Graph(Answer):
     )
 
 
+class CallbackTry(Answer):
+    """One try at a callback: the status of the answer, or why there was none."""
+
+    number: int
+    at: AwareDatetime
+    status_code: int | None
+    error: str | None
+    milliseconds: int
+
+
+class CallbackAnswer(Answer):
+    """What is told about one end of a job."""
+
+    delivery_id: str = Field(description="As in `Fairq-Delivery`, the same at every try.")
+    state: CallbackState
+    status: JobStatus = Field(description="In which the job ended.")
+    created_at: AwareDatetime
+    next_try_at: AwareDatetime | None
+    delivered_at: AwareDatetime | None
+    gave_up_at: AwareDatetime | None
+    tries: list[CallbackTry] = Field(description="First to last, as far as they are remembered.")
+
+
+class CallbackList(Answer):
+    """One page of a job's callbacks, newest first."""
+
+    callbacks: list[CallbackAnswer]
+    next_cursor: str | None
+
+
+class CallbackSecret(Answer):
+    """What signs the callbacks of an account."""
+
+    secret: str
+    created_at: AwareDatetime
+    previous_until: AwareDatetime | None = Field(
+        description="Until when the secret before signs as well."
+    )
+
+
+# Streams
+
+
+class StreamOpening(Request):
+    """The first message of a WebSocket: whose it is, where it resumes. Both may be left out."""
+
+    token: Annotated[str, Field(max_length=NAME_LIMIT)] | None = None
+    last_event_id: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class StreamedMove(Answer):
+    """A change of a job, as streams tell it. Its ``seq`` is the id of the event."""
+
+    job_id: str
+    owner: str
+    seq: int
+    verb: str
+    status: JobStatus
+    attempt: int
+    at: AwareDatetime
+    worker: str | None = None
+    reason: CancelReason | None = None
+    error: str | None = None
+
+
 # Asking for jobs
 
 _STATUS_WORDS = {*JobStatus, *GROUPS}
@@ -469,6 +547,21 @@ class OwnerQuery(Query):
 
 class OwnerPage(Page, OwnerQuery):
     """Which part of a list that belongs to a job."""
+
+
+class LogsQuery(OwnerPage):
+    """Which lines of a log, or all of them and those to come."""
+
+    follow: bool = Field(
+        default=False,
+        description="Stream every line as server-sent events until the job has finished.",
+    )
+
+
+class WaitQuery(OwnerQuery):
+    """How long to wait for a job."""
+
+    timeout_seconds: Annotated[float, Field(ge=0, le=WAIT_LIMIT)] = 30.0
 
 
 class JobsQuery(Page, OwnerQuery):
@@ -888,6 +981,53 @@ class Me(UserAnswer):
     unfinished_jobs: int
 
 
+class Share(Answer):
+    """What an account was due and received of the machine over a time that has passed."""
+
+    since: AwareDatetime
+    due: float = Field(
+        description="Its part by weight among those who received something then or want it now."
+    )
+    received: float = Field(
+        description="Its part of the machine, on average: the larger of CPU and memory."
+    )
+    machine_seconds: float = Field(description="The same, times seconds.")
+
+
+class Shares(Answer):
+    """Shares of the last hour and the last day, to five minutes."""
+
+    hour: Share
+    day: Share
+
+
+class UsedLimit(Answer):
+    """A limit, and what is used of it."""
+
+    name: Literal["cpu_units", "memory_mb", "running_jobs", "backlog"]
+    of: Literal["own", "group"]
+    limit: float | None
+    used: float = Field(description="A group's backlog is counted to one beyond its limit.")
+
+
+class BacklogAnswer(Answer):
+    """Jobs that have not finished."""
+
+    unfinished: int
+    jobs: dict[JobStatus, int]
+    oldest_ready_seconds: float | None
+
+
+class Usage(Answer):
+    """What the caller is due, receives, may hold and holds."""
+
+    at: AwareDatetime
+    weight: float = Field(description="As the rules and the group make it now.")
+    shares: Shares
+    limits: list[UsedLimit] = Field(description="As the rules make them now; null is none.")
+    backlog: BacklogAnswer
+
+
 class GroupAnswer(Answer):
     """Users who share a weight and caps."""
 
@@ -935,7 +1075,7 @@ class TokenList(Answer):
     tokens: list[TokenAnswer]
 
 
-# Policy, workers, types, figures
+# Policy
 
 
 class CapacityRequest(Request):
@@ -969,10 +1109,9 @@ def _as_given(names: list[str]) -> str | list[str]:
 
 def _time_zone(name: str) -> str:
     try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as unknown:
-        message = "must be the name of a time zone, such as Europe/Berlin"
-        raise ValueError(message) from unknown
+        ticks.time_zone(name)
+    except TimingInvalid as refusal:
+        raise ValueError(str(refusal)) from refusal
     return name
 
 
@@ -1178,6 +1317,134 @@ class PolicyPreview(Answer):
     changed: list[PreviewedStart]
 
 
+# Schedules
+
+
+def _cron_line(text: str) -> str:
+    try:
+        return ticks.cron_line(text)
+    except TimingInvalid as refusal:
+        raise ValueError(str(refusal)) from refusal
+
+
+def _one_way_to_tell_when(every_seconds: int | None, info: ValidationInfo) -> int | None:
+    if every_seconds is not None and info.data.get("cron"):
+        raise ValueError("cron and every_seconds exclude each other")
+    return every_seconds
+
+
+ScheduleName = Annotated[
+    str, Field(min_length=1, max_length=SCHEDULE_NAME_LIMIT), AfterValidator(_printable)
+]
+CronLine = Annotated[
+    str,
+    Field(
+        max_length=200,
+        examples=["30 2 * * MON-FRI"],
+        description="Minute, hour, day of the month, month, day of the week.",
+    ),
+    AfterValidator(_cron_line),
+]
+EverySeconds = Annotated[int, Field(ge=1, le=int(_YEAR_SECONDS))]
+OverlapRule = Annotated[
+    Overlap,
+    Field(
+        description="While an earlier job of the schedule is unfinished: `skip` the tick, `queue`"
+        " its job behind that one, or `replace` that one by it."
+    ),
+]
+CatchUpRule = Annotated[
+    CatchUp,
+    Field(description="Which of the ticks that passed while no scheduler ran still make jobs."),
+]
+
+
+class ScheduleRequest(Request):
+    """A new schedule, with either `cron` or `every_seconds`."""
+
+    name: ScheduleName
+    owner: Username | None = None
+    template: JobTemplate
+    cron: CronLine | None = None
+    every_seconds: EverySeconds | None = Field(default=None, validate_default=True)
+    timezone: TimeZone = "UTC"
+    overlap: OverlapRule = Overlap.SKIP
+    catch_up: CatchUpRule = CatchUp.LATEST
+    paused: bool = False
+
+    @field_validator("every_seconds")
+    @classmethod
+    def _told_when(cls, every_seconds: int | None, info: ValidationInfo) -> int | None:
+        if every_seconds is None and info.data.get("cron", "wrong") is None:
+            raise ValueError("give either cron or every_seconds")
+        return _one_way_to_tell_when(every_seconds, info)
+
+
+class SchedulePatch(Patch):
+    """What to change about a schedule; `cron` takes the place of `every_seconds`, or it of that."""
+
+    template: JobTemplate = JobTemplate(type="any")
+    cron: CronLine = ""
+    every_seconds: EverySeconds = 1
+    timezone: TimeZone = "UTC"
+    overlap: OverlapRule = Overlap.SKIP
+    catch_up: CatchUpRule = CatchUp.LATEST
+    paused: bool = False
+
+    @field_validator("every_seconds")
+    @classmethod
+    def _told_when(cls, every_seconds: int | None, info: ValidationInfo) -> int | None:
+        return _one_way_to_tell_when(every_seconds, info)
+
+
+class LastRun(Answer):
+    """The last job that a schedule made."""
+
+    job_id: str
+    at: AwareDatetime = Field(description="The tick, or when it was made by hand.")
+
+
+class LastError(Answer):
+    """Why a tick made no job, the last time one did not."""
+
+    code: str
+    message: str
+    at: AwareDatetime
+
+
+class ScheduleAnswer(Answer):
+    """A schedule: what it makes, when, and what came of it."""
+
+    name: str
+    owner: str
+    template: JobTemplate = Field(description="What was said of it.")
+    cron: str | None
+    every_seconds: int | None
+    timezone: str
+    overlap: OverlapRule
+    catch_up: CatchUpRule
+    paused: bool
+    next_runs: list[AwareDatetime] = Field(
+        description="The next five ticks; of a paused schedule, those if it were resumed now."
+    )
+    in_words: str = Field(json_schema_extra={"examples": ["At 02:30 on Monday through Friday"]})
+    last_run: LastRun | None
+    last_error: LastError | None
+    skipped: int = Field(description="Ticks that made no job because one was unfinished.")
+    last_skipped_at: AwareDatetime | None
+    created_at: AwareDatetime
+
+
+class ScheduleList(Answer):
+    """One page of schedules, newest first."""
+
+    schedules: list[ScheduleAnswer]
+    next_cursor: str | None
+
+
+# Workers, types, figures
+
+
 class RunningJob(Answer):
     """A job a worker runs."""
 
@@ -1198,12 +1465,39 @@ class WorkerAnswer(Answer):
     processes: int
     processes_min: int
     processes_max: int
+    processes_limit: int = Field(description="The most it may have now; see grow and shrink.")
     cpu_units: float
     memory_mb: int
     queues: list[str]
     started_at: AwareDatetime
     heartbeat_at: AwareDatetime
+    drain_requested_at: AwareDatetime | None = Field(
+        description="Since when an operator wants it to take no new work; outlives its restarts."
+    )
     running: list[RunningJob]
+
+
+class HeldJob(RunningJob):
+    """A job a pull worker holds."""
+
+    lease_expires_at: AwareDatetime
+
+
+class PullWorkerAnswer(Answer):
+    """A program that asks for jobs over HTTP, by the name it gives itself."""
+
+    name: str
+    asked_by: str | None = Field(
+        description="Whose token it used; null if it has not asked in the last ten minutes."
+    )
+    asked_at: AwareDatetime | None
+    running: list[HeldJob]
+
+
+class ResizeQuery(Query):
+    """By how many processes."""
+
+    processes: Annotated[int, Field(ge=1, le=1_000)] = 1
 
 
 class Offer(Answer):
@@ -1215,9 +1509,12 @@ class Offer(Answer):
 
 
 class WorkerList(Answer):
-    """Every worker, and what the live ones offer together."""
+    """Every worker, and what the live ones of Celery offer together."""
 
     workers: list[WorkerAnswer]
+    pull_workers: list[PullWorkerAnswer] = Field(
+        description="Those that asked in the last ten minutes, or hold a job."
+    )
     capacity: Offer
 
 
@@ -1303,6 +1600,42 @@ class Readiness(Answer):
 
     ready: bool
     checks: dict[str, Check]
+
+
+# The audit log
+
+
+class AuditQuery(Page):
+    """Which entries of the audit log."""
+
+    actor: Name | None = Field(
+        default=None, description="A user name, or `command line`, however it is capitalised."
+    )
+    action: Name | None = Field(default=None, examples=["users.change", "policy.change"])
+    target: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
+        default=None, examples=["users/ann", "queues/low", "jobs/ann/report-7"]
+    )
+    after: Instant | None = None
+    before: Instant | None = None
+
+
+class AuditAnswer(Answer):
+    """One change."""
+
+    at: AwareDatetime
+    actor: str
+    address: str | None = Field(description="Where the request came from.")
+    request_id: str | None
+    action: str
+    target: str
+    detail: dict[str, Any] = Field(description="What was, and what it became; never a secret.")
+
+
+class AuditList(Answer):
+    """One page of changes, newest first."""
+
+    entries: list[AuditAnswer]
+    next_cursor: str | None
 
 
 class FieldProblem(Answer):

@@ -1,28 +1,60 @@
 """The gevent server: one greenlet per connection, WebSockets included."""
 
+import errno
 import logging
+import resource
 import signal
 import socket
+from contextlib import suppress
 from datetime import timedelta
 
 import gevent
 from flask import Flask
 from gevent.event import Event
-from gevent.pywsgi import WSGIServer
+from gevent.pywsgi import WSGIHandler, WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
 from scheduler.settings import Settings
 from webapp import live
+from webapp.connection import ENVIRON_KEY, Connection
 from webapp.services import services_of
+from webapp.streams.home import streams_of
 
 log = logging.getLogger(__name__)
 
 FINISHING = timedelta(seconds=5)
 """How long requests may go on after the server was told to stop."""
 
+PARTING = timedelta(seconds=1)
+"""How long those who listen may take to hear that the server stops."""
+
+
+class Tally:
+    """How many of something go on."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = Event()
+        self._none.set()
+
+    def begin(self) -> None:
+        """Count one more."""
+        self._count += 1
+        self._none.clear()
+
+    def end(self) -> None:
+        """Count one less."""
+        self._count -= 1
+        if self._count == 0:
+            self._none.set()
+
+    def wait(self, longest: timedelta) -> None:
+        """Wait until there is none left, but not for ever."""
+        self._none.wait(longest.total_seconds())
+
 
 class Server(WSGIServer):  # type: ignore[misc]  # gevent ships no annotations
-    """Serves an application and knows how many requests it is answering."""
+    """Serves an application and knows what it is answering."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         super().__init__(
@@ -32,65 +64,109 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent ships no annotations
             log=None,
             error_log=log,
         )
-        self._answering = 0
-        self._idle = Event()
-        self._idle.set()
-
-    def begin(self) -> None:
-        """Note that a request is being answered."""
-        self._answering += 1
-        self._idle.clear()
-
-    def end(self) -> None:
-        """Note that a request has been answered."""
-        self._answering -= 1
-        if self._answering == 0:
-            self._idle.set()
+        self.answering = Tally()
+        self.lasting = Tally()
 
     def finish(self) -> None:
-        """Accept nothing more and let what is being answered finish, for a while."""
-        self.close()
-        self._idle.wait(FINISHING.total_seconds())
+        """Let what is being answered finish, for a while, and end the rest."""
+        self.answering.wait(FINISHING)
+        self.lasting.wait(PARTING)
         self.stop(timeout=0)
 
 
 class _Handler(WebSocketHandler):  # type: ignore[misc]  # gevent ships no annotations
+    # The last is what a write ends with when its connection is severed.
+    ignored_socket_errors = (*WSGIHandler.ignored_socket_errors, errno.EBADF)
+
     def handle(self) -> None:
         """Serve a connection. Each write leaves at once: waiting for company costs 40 ms."""
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().handle()
 
     def get_environ(self) -> dict[str, object]:
-        """Add the path as it was sent; see ``webapp.urls``."""
+        """Add the path as it was sent, see ``webapp.urls``, and the connection."""
         environ: dict[str, object] = super().get_environ()
         environ["RAW_URI"] = self.path
+        environ[ENVIRON_KEY] = _Socket(self)
         return environ
 
     def log_request(self) -> None:
         """Write nothing: the application writes the access lines, it knows the request's id."""
 
     def run_application(self) -> None:
-        """Answer a request. Live connections last for ever and are not waited for."""
+        """Answer a request. Socket.IO lasts for ever and is not waited for.
+
+        It alone leaves upgrading to the library; streams upgrade once they know who asks.
+        """
         if self.path.startswith("/socket.io/"):
             super().run_application()
             return
-        self.server.begin()
+        self._tally = self.server.answering
+        self._tally.begin()
         try:
-            super().run_application()
+            WSGIHandler.run_application(self)
         finally:
-            self.server.end()
+            self._tally.end()
+            if self.connection_upgraded:
+                self.close_connection = True
+
+    def lasts(self) -> None:
+        """Wait no longer for this answer when the server stops."""
+        self._tally.end()
+        self._tally = self.server.lasting
+        self._tally.begin()
+
+
+class _Socket(Connection):
+    """The connection under a request of this server."""
+
+    can_upgrade = True
+
+    def __init__(self, handler: _Handler) -> None:
+        self._handler = handler
+        self._socket = handler.socket
+        self._stream = handler.rfile
+
+    def lasts(self) -> None:
+        self._handler.lasts()
+
+    def read(self, size: int) -> bytes:
+        try:
+            received: bytes = self._stream.read1(size)
+        except OSError:
+            return b""
+        return received
+
+    def sever(self) -> None:
+        with suppress(OSError):  # it may have gone by itself
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def raise_file_limit() -> None:
+    """Let more than a thousand clients stay: many systems grant 1,024 files until asked."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems state a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def serve(app: Flask, settings: Settings) -> None:
-    """Serve *app* until SIGTERM or SIGINT, then finish what is being answered."""
+    """Serve *app* until SIGTERM or SIGINT; then take nothing more, and finish what goes on."""
     stopping = Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(signum, stopping.set)
+    raise_file_limit()
     server = Server(app, settings)
     server.start()
-    live.start_relay(app)
+    live.start(app)
     log.info("web server started", extra={"host": settings.host, "port": server.server_port})
     stopping.wait()
-    services_of(app).desk.close()
+    server.close()
+    _let_go(app)
     server.finish()
     log.info("web server stopped")
+
+
+def _let_go(app: Flask) -> None:
+    """Let those go on who would wait or listen for longer than the server lasts."""
+    services_of(app).desk.close()
+    streams_of(app).stop()

@@ -8,12 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler import outbound
 from scheduler.errors import SubmissionRefused
 from scheduler.models import User
 from scheduler.states import Role, class_of
 from scheduler.store.moves import Move
 from scheduler.store.submission import Submission, Submitted, submit
-from webapp import queries
+from webapp import audit, queries
 from webapp.access import Account
 from webapp.errors import FieldError, Problem
 from webapp.extensions import db
@@ -44,7 +45,7 @@ def take_in(account: Account, requests: Sequence[JobRequest], *, batch: bool) ->
     Raises a SubmissionRefused, or a problem for an owner the caller may not submit for.
     """
     session = db.session()
-    key = _idempotency_key()
+    key = idempotency_key()
     for attempt in range(1, TRIES + 1):
         try:
             return _take_in(session, account, requests, key, batch=batch)
@@ -53,6 +54,15 @@ def take_in(account: Account, requests: Sequence[JobRequest], *, batch: bool) ->
             if getattr(error.orig, "sqlstate", None) not in _MEETINGS or attempt == TRIES:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def owner_for(session: Session, account: Account, name: str | None) -> int:
+    """Return who is to own what *account* makes: the caller, or whom an operator names."""
+    if name is None or name.lower() == account.username.lower():
+        return account.id
+    if not account.sees_everybody:
+        raise Problem("forbidden", "Only operators submit for others.")
+    return _owner(_find_owners(session, {name.lower()}), name, None)
 
 
 def finish(moves: Sequence[Move]) -> None:
@@ -71,6 +81,7 @@ def _take_in(
     *,
     batch: bool,
 ) -> Intake:
+    _check_callbacks(requests, batch=batch)
     owners = _owners(session, account, requests, batch=batch)
     ids = [0] * len(requests)
     duplicates: set[int] = set()
@@ -82,6 +93,7 @@ def _take_in(
             ids[place] = number
         duplicates |= submitted.duplicates
         moves += submitted.moves
+        audit.note_submission(owner_id, [move.job_id for move in submitted.moves])
     views = queries.jobs_by_ids(
         session,
         set(ids),
@@ -114,6 +126,20 @@ def _submit(
 def _by_owner(owners: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
     for owner_id in sorted(set(owners)):
         yield owner_id, [place for place, owner in enumerate(owners) if owner == owner_id]
+
+
+def check_callback(url: str | None, path: str) -> None:
+    """Refuse what the courier would: addresses that are private whoever resolves them."""
+    if url is None or services().settings.allow_private_http:
+        return
+    if outbound.is_private(url):
+        message = "leads to a private address, where callbacks do not go"
+        raise Problem("validation_failed", f"{path} {message}.", (FieldError(path, message),))
+
+
+def _check_callbacks(requests: Sequence[JobRequest], *, batch: bool) -> None:
+    for place, one in enumerate(requests):
+        check_callback(one.callback_url, f"jobs.{place}.callback_url" if batch else "callback_url")
 
 
 def _owners(
@@ -177,7 +203,8 @@ def _submission(one: JobRequest, key: str | None, place: int | None) -> Submissi
     )
 
 
-def _idempotency_key() -> str | None:
+def idempotency_key() -> str | None:
+    """Return the key of this request, if it has one."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isprintable()):
         message = f"must be 1 to {_KEY_LIMIT} printable characters"

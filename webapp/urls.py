@@ -1,4 +1,4 @@
-"""Job ids in URLs: any printable text, slashes included.
+"""Ids of jobs and names of schedules in URLs: any printable text, slashes included.
 
 WSGI hands a path over decoded, so that ``/jobs/a%2Flogs`` (a job called ``a/logs``) looks like
 ``/jobs/a/logs`` (the logs of ``a``). The middleware keeps both apart for the converter.
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_PREFIXES = ("/jobs/", "/simplequeue/jobs/")
+_PREFIXES = ("/jobs/", "/simplequeue/jobs/", "/schedules/")
 
 
 class JobIdConverter(PathConverter):
-    """A job id of any printable characters; encoded slashes belong to it."""
+    """An id or a name of any printable characters; encoded slashes belong to it."""
 
     def to_python(self, value: str) -> str:
         """Undo what the middleware did."""
@@ -31,7 +31,7 @@ class JobIdConverter(PathConverter):
 
 
 class KeepEncodedSlashes:
-    """Encodes ``%`` and encoded slashes of job paths once more before the path is decoded."""
+    """Encodes ``%`` and encoded slashes of such paths once more before the path is decoded."""
 
     def __init__(self, application: "WSGIApplication") -> None:
         self._application = application

@@ -6,12 +6,13 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from scheduler.states import CancelReason
-from scheduler.store.moves import Move, lock, make, verb
+from scheduler.store.moves import OUTCOME, Move, lock, make, verb
 
 HEARD_WITHIN = timedelta(seconds=30)
 """How long a pull worker has to hear that its job is to stop, and to stop it."""
 
-_CANCEL_WAITING = verb("""
+_CANCEL_WAITING = verb(
+    f"""
 WITH target AS (
     SELECT id, status, owner_id, rank, due_at, start_by FROM jobs
     WHERE id = ANY(:jobs) AND status = ANY(:to_cancelled) AND status <> :is_running
@@ -47,9 +48,12 @@ moved AS (
     SET status = :is_cancelled, reason = :reason, finished_at = now()
     FROM target WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
-              jsonb_build_object('reason', jobs.reason, 'from', target.status) AS data
+              jsonb_build_object('reason', jobs.reason, 'from', target.status) AS data,
+              {OUTCOME}
 )
-""")
+""",
+    ends=True,
+)
 
 _REQUEST_CANCEL = verb("""
 WITH target AS (
@@ -57,7 +61,7 @@ WITH target AS (
 ),
 asked AS (
     UPDATE active
-    SET cancel_requested_at = now(),
+    SET cancel_requested_at = now(), cancel_reason = :reason,
         lease_until = CASE executor
             WHEN :by_pull THEN LEAST(lease_until, now() + CAST(:heard_within AS interval))
             ELSE lease_until END
@@ -77,9 +81,15 @@ def cancel(session: Session, job: int) -> list[Move]:
 
     No moves: the job has finished, or was asked to stop before.
     """
-    return cancel_waiting(session, [job], reason=CancelReason.BY_USER) or make(
-        session, _REQUEST_CANCEL, id=job, heard_within=HEARD_WITHIN
-    )
+    return cancel_all(session, [job], reason=CancelReason.BY_USER)
+
+
+def cancel_all(session: Session, jobs: Sequence[int], *, reason: CancelReason) -> list[Move]:
+    """Cancel at once those of *jobs* that wait or are queued; ask those that run to stop."""
+    moves = cancel_waiting(session, jobs, reason=reason)
+    for job in sorted(set(jobs) - {move.id for move in moves}):
+        moves += make(session, _REQUEST_CANCEL, id=job, reason=reason, heard_within=HEARD_WITHIN)
+    return moves
 
 
 def cancel_waiting(session: Session, jobs: Sequence[int], *, reason: CancelReason) -> list[Move]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from scheduler.store.moves import run
+from scheduler.store.moves import Move, make, run, verb
 
 _HELD = """
 SELECT id FROM jobs
@@ -16,11 +16,12 @@ FOR NO KEY UPDATE
 
 _HOLD = text(_HELD)
 
-_DISCARD = text(f"""
-WITH target AS ({_HELD})
-UPDATE jobs SET discarded_at = now() FROM target WHERE jobs.id = target.id
-RETURNING jobs.id
-""")
+_DISCARD = verb(f"""
+WITH target AS ({_HELD}),
+moved AS (
+    UPDATE jobs SET discarded_at = now() FROM target WHERE jobs.id = target.id
+    RETURNING jobs.*, 'discard' AS verb, CAST(NULL AS jsonb) AS data
+)""")
 
 
 def hold(session: Session, jobs: Sequence[int]) -> list[int]:
@@ -28,9 +29,9 @@ def hold(session: Session, jobs: Sequence[int]) -> list[int]:
     return list(run(session, _HOLD, jobs=list(jobs)).scalars())
 
 
-def discard(session: Session, jobs: Sequence[int]) -> list[int]:
-    """Take those of *jobs* that are dead letters out of them; return which they were.
+def discard(session: Session, jobs: Sequence[int]) -> list[Move]:
+    """Take those of *jobs* that are dead letters out of them.
 
     They stay failed, and may still be run again one by one.
     """
-    return sorted(run(session, _DISCARD, jobs=list(jobs)).scalars())
+    return make(session, _DISCARD, jobs=list(jobs))

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.states import FINISHED, Condition, FeedKind
 from scheduler.store.lines import JOIN_LINE, PLACE
-from scheduler.store.moves import Move, fetch, make, run, verb
+from scheduler.store.moves import OUTCOME, Move, fetch, make, run, verb
 
 EDGES_AT_ONCE = 5_000
 """How many edges are met in one turn: one job may have a hundred thousand dependents."""
@@ -45,6 +45,7 @@ class FeedRow:
     lasted_seconds: float | None = None  # None unless the attempt ended by itself
     rank: int | None = None  # the first place in the owner's line that changed
     root: str | None = None  # of a revived job: because of whom others were cancelled
+    outcome: str | None = None  # of the attempt that ended, if one had begun
 
 
 _TAKE = text("""
@@ -54,7 +55,7 @@ WITH taken AS (
 )
 SELECT kind, taken.job_id, taken.owner_id, CAST(taken.cpu_units AS float8) AS cpu_units,
        taken.memory_mb, charge, express, used_seconds, jobs.type AS job_type,
-       lasted_seconds, taken.rank, taken.root
+       lasted_seconds, taken.rank, taken.root, taken.outcome
 FROM taken LEFT JOIN jobs ON jobs.id = taken.job_id ORDER BY seq
 """)
 
@@ -161,9 +162,11 @@ moved AS (
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
               jsonb_build_object(
                   'reason', jobs.reason, 'from', target.status, 'root', target.root
-              ) AS data
+              ) AS data,
+              {OUTCOME}
 )
-"""
+""",
+    ends=True,
 )
 
 # One level: of those cancelled because of the same job, whoever waits for another one of them as

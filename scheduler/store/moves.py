@@ -19,6 +19,19 @@ told AS (
 SELECT told.*, moved.job_id FROM told JOIN moved USING (id) ORDER BY told.seq
 """
 
+OUTCOME = """CASE WHEN jobs.callback_url IS NOT NULL THEN jsonb_build_object(
+    'status', jobs.status, 'reason', jobs.reason, 'result', jobs.result,
+    'error_type', jobs.error_type, 'error_message', jobs.error_message,
+    'attempt', jobs.attempt, 'started_at', jobs.started_at, 'finished_at', jobs.finished_at
+) END AS outcome"""
+"""What becomes of a job somebody wants to be called back about: kept, for it may run again."""
+
+_CALLED = """,
+called AS (
+    INSERT INTO callbacks (job_id, owner_id, outcome, created_at, due_at)
+    SELECT id, owner_id, outcome, now(), now() FROM moved WHERE outcome IS NOT NULL ORDER BY id
+)"""
+
 # Not FOR UPDATE, which would wait for whoever is linking another job to this one.
 _LOCK = text("SELECT id FROM jobs WHERE id = ANY(:jobs) ORDER BY id FOR NO KEY UPDATE")
 
@@ -47,15 +60,17 @@ class Move:
     data: dict[str, Any] | None
 
 
-def verb(statement: str, *, order: str = "id") -> TextClause:
+def verb(statement: str, *, order: str = "id", ends: bool = False) -> TextClause:
     """Make the statement of a verb out of its common table expressions.
 
     They must end in one named ``moved`` with the columns id, owner_id, job_id, verb, status,
     attempt and data; an event is written for each of its rows, in the order of its column
-    *order*. State words are parameters: ``:is_ready`` is a status, ``:to_ready`` the statuses a
-    job may become ready from.
+    *order*. Where the verb *ends* jobs it also has OUTCOME, and a callback is left for whoever
+    asked for one. State words are parameters: ``:is_ready`` is a status, ``:to_ready`` the
+    statuses a job may become ready from.
     """
-    return text(statement.rstrip() + _TOLD.format(order=order))
+    called = _CALLED if ends else ""
+    return text(statement.rstrip() + called + _TOLD.format(order=order))
 
 
 def lock(session: Session, jobs: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.store.moves import run
 
-# A job is kept as long as another waits for it, whatever its age.
+# A job is kept as long as another waits for it, or it is still to be told about, whatever its age.
 _OLD = text("""
 SELECT id FROM jobs
 WHERE finished_at < :finished_before
@@ -16,6 +16,7 @@ WHERE finished_at < :finished_before
       SELECT FROM dependencies JOIN jobs AS child ON child.id = dependencies.child_id
       WHERE dependencies.parent_id = jobs.id AND child.finished_at IS NULL
   )
+  AND NOT EXISTS (SELECT FROM callbacks WHERE job_id = jobs.id AND due_at IS NOT NULL)
 ORDER BY finished_at LIMIT :limit
 FOR UPDATE OF jobs SKIP LOCKED
 """)
@@ -26,6 +27,11 @@ WITH said AS (DELETE FROM job_logs WHERE job_id = ANY(:jobs)),
 happened AS (DELETE FROM job_events WHERE job_id = ANY(:jobs)),
 found AS (DELETE FROM searched WHERE job_id = ANY(:jobs)),
 tried AS (DELETE FROM attempts WHERE job_id = ANY(:jobs)),
+delivered AS (
+    DELETE FROM callback_deliveries USING callbacks
+    WHERE callback_deliveries.callback_id = callbacks.id AND callbacks.job_id = ANY(:jobs)
+),
+called AS (DELETE FROM callbacks WHERE job_id = ANY(:jobs)),
 waited AS (DELETE FROM dependencies WHERE child_id = ANY(:jobs)),
 awaited AS (DELETE FROM dependencies WHERE parent_id = ANY(:jobs) AND child_id <> ALL(:jobs))
 DELETE FROM jobs WHERE id = ANY(:jobs)

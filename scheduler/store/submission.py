@@ -64,6 +64,7 @@ class Submission:
     callback_url: str | None = None
     idempotency_key: str | None = None
     request_id: str | None = None
+    schedule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ WITH wanted AS (
         description text, tags jsonb, payload jsonb, cpu_units numeric, memory_mb bigint,
         retry_config jsonb, timeout_seconds float8, estimated_seconds float8, executor text,
         callback_url text, start_by timestamptz, idempotency_key text, content_hash text,
-        request_id text, rank_offset bigint, dependencies bigint, run_at timestamptz,
-        delay_seconds float8)
+        request_id text, schedule text, rank_offset bigint, dependencies bigint,
+        run_at timestamptz, delay_seconds float8)
 ),
 timed AS (
     SELECT *, COALESCE(run_at, now() + make_interval(secs => delay_seconds)) AS start_at
@@ -107,13 +108,13 @@ moved AS (
     INSERT INTO jobs (
         id, owner_id, job_id, type, status, job_class, priority_level, description, tags, payload,
         cpu_units, memory_mb, retry_config, timeout_seconds, estimated_seconds, executor,
-        callback_url, start_by, idempotency_key, content_hash, request_id, rank_offset,
+        callback_url, start_by, idempotency_key, content_hash, request_id, schedule, rank_offset,
         open_dependencies, created_at, run_at, due_at, ready_at, rank)
     SELECT id, :owner, job_id, type, status, job_class, priority_level, description,
            ARRAY(SELECT jsonb_array_elements_text(tags)), payload, cpu_units, memory_mb,
            retry_config, timeout_seconds, estimated_seconds, executor, callback_url, start_by,
-           idempotency_key, decode(content_hash, 'hex'), request_id, rank_offset, dependencies,
-           now(), start_at,
+           idempotency_key, decode(content_hash, 'hex'), request_id, schedule, rank_offset,
+           dependencies, now(), start_at,
            CASE WHEN status = :is_scheduled THEN start_at END,
            CASE WHEN status = :is_ready THEN now() END,
            CASE WHEN status = :is_ready
@@ -163,6 +164,11 @@ def submit(
     return _Intake(session, owner_id, submissions, batch=batch).run()
 
 
+def check(session: Session, owner_id: int, submission: Submission) -> None:
+    """Raise the SubmissionRefused that a submission would meet now, but for a full backlog."""
+    _Intake(session, owner_id, [submission], batch=False).check()
+
+
 class _Intake:
     """One submission on its way in: checked as a whole, written in three statements."""
 
@@ -176,7 +182,8 @@ class _Intake:
         self._names = [one.job_id or f"job_{str(ULID()).lower()}" for one in submissions]
         self._hashes = [_content_hash(one) for one in submissions]
 
-    def run(self) -> Submitted:
+    def check(self) -> tuple[Mapping[str, JobType], dict[str, int]]:
+        """Return the types by name, and the existing jobs that new ones wait for."""
         self._check_names()
         self._check_cycles()
         types = self._types()
@@ -184,7 +191,10 @@ class _Intake:
         self._check_payloads(types)
         self._check_sizes(types)
         self._check_timeouts(types)
-        parents = self._find_parents()
+        return types, self._find_parents()
+
+    def run(self) -> Submitted:
+        types, parents = self.check()
         self._check_backlog()
         rows = [self._row(place, types[one.type]) for place, one in enumerate(self._submissions)]
         moves = make(self._session, _SUBMIT, jobs=json.dumps(rows), owner=self._owner_id)
@@ -331,6 +341,7 @@ class _Intake:
             "idempotency_key": one.idempotency_key,
             "content_hash": self._hashes[place].hex(),
             "request_id": one.request_id,
+            "schedule": one.schedule,
             "rank_offset": rank_offset(one.job_class, one.priority_level),
             "dependencies": len({parent for parent, _ in one.depends_on}),
             "run_at": one.run_at and one.run_at.isoformat(),

@@ -17,7 +17,7 @@ from scheduler import retry
 from scheduler.fingerprint import fingerprint
 from scheduler.states import CancelReason, Outcome
 from scheduler.store.lines import JOIN_LINE
-from scheduler.store.moves import Move, fetch, make, run, verb
+from scheduler.store.moves import OUTCOME, Move, fetch, make, run, verb
 
 MAX_CRASHES = 3
 """A job under which so many processes died is not tried again: it may be what kills them."""
@@ -166,13 +166,14 @@ freed AS (
 ),
 fed AS (
     INSERT INTO feed (kind, job_id, owner_id, cpu_units, memory_mb, charge, express, used_seconds,
-                      lasted_seconds)
+                      lasted_seconds, outcome)
     SELECT :feed, job_id, owner_id, cpu_units, memory_mb, charge, express,
            COALESCE(EXTRACT(epoch FROM now() - claimed_at), 0),
            CASE WHEN CAST(:outcome AS text) IN (:outcome_completed, :outcome_failed)
                THEN NULLIF(LEAST(EXTRACT(epoch FROM now() - claimed_at), timeout_seconds),
                            timeout_seconds)
-           END
+           END,
+           CASE WHEN claimed_at IS NOT NULL THEN CAST(:outcome AS text) END
     FROM freed
 ),
 """
@@ -210,7 +211,7 @@ target AS (
 ),
 """
     + _FREE
-    + """
+    + f"""
 ended AS (
     UPDATE attempts
     SET finished_at = now(), outcome = :outcome_completed,
@@ -223,16 +224,17 @@ moved AS (
         progress_fraction = 1, error_type = NULL, error_message = NULL
     FROM target WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'succeed' AS verb, jobs.status, jobs.attempt,
-              CAST(NULL AS jsonb) AS data
+              CAST(NULL AS jsonb) AS data, {OUTCOME}
 )
-"""
+""",
+    ends=True,
 )
 
 _FAIL = verb(
     _ONE_RUNNING
     + _FREE
     + _END_ATTEMPT
-    + """
+    + f"""
 moved AS (
     UPDATE jobs
     SET status = :is_failed, finished_at = now(), error_type = :error_type,
@@ -240,9 +242,10 @@ moved AS (
         crashes = crashes + :crashed
     FROM target WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'fail' AS verb, jobs.status, jobs.attempt,
-              jsonb_build_object('error', jobs.error_type) AS data
+              jsonb_build_object('error', jobs.error_type) AS data, {OUTCOME}
 )
-"""
+""",
+    ends=True,
 )
 
 _RETRY = verb(
@@ -288,14 +291,17 @@ _STOP = verb(
     _ONE_RUNNING
     + _FREE
     + _END_ATTEMPT
-    + """
+    + f"""
 moved AS (
-    UPDATE jobs SET status = :is_cancelled, reason = :reason, finished_at = now()
-    FROM target WHERE jobs.id = target.id
+    UPDATE jobs
+    SET status = :is_cancelled, reason = COALESCE(freed.cancel_reason, :reason), finished_at = now()
+    FROM target LEFT JOIN freed ON freed.job_id = target.id WHERE jobs.id = target.id
     RETURNING jobs.id, jobs.owner_id, jobs.job_id, 'cancel' AS verb, jobs.status, jobs.attempt,
-              jsonb_build_object('reason', jobs.reason, 'from', CAST(:is_running AS text)) AS data
+              jsonb_build_object('reason', jobs.reason, 'from', CAST(:is_running AS text)) AS data,
+              {OUTCOME}
 )
-"""
+""",
+    ends=True,
 )
 
 _GIVE_BACK = verb(

@@ -1,27 +1,16 @@
-"""Calling a URL, without becoming a way into the network the worker stands in.
+"""Calling a URL, without becoming a way into the network the worker stands in."""
 
-The name is resolved here, every address it has is checked, and the connection is made to a checked
-address: between check and connection nobody can change the answer. That holds for each redirect,
-since each needs a connection. Proxies of the environment are not used: they would resolve again.
-"""
-
-import ipaddress
-import socket
 import time
-from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
-import httpcore
 import httpx
 from pydantic import Field, JsonValue, model_validator
 
+from scheduler import outbound
 from tasks.catalogue import Timed, job_type
 from tasks.context import Context, DoNotRetry, RetryAfter
 from tasks.kinds.pace import take_time
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _MOST_REDIRECTS = 5
 _LARGEST_BODY = 100_000
 _LATER = frozenset({408, 425, 429})
@@ -70,7 +59,12 @@ def http_request(context: Context, payload: Call) -> dict[str, Any]:
     take_time(context, payload.duration_seconds, doing="waiting")
     context.info(f"{payload.method} {payload.url}")
     began = time.monotonic()
-    answer = call(payload, context, private=context.settings.allow_private_http)
+    try:
+        answer = call(payload, context, private=context.settings.allow_private_http)
+    except outbound.PrivateAddress as refusal:
+        raise PrivateAddress(str(refusal)) from refusal
+    except httpx.TimeoutException as problem:
+        raise TooSlow("the answer took too long") from problem
     context.info(f"answered {answer['status_code']}")
     return {**answer, "elapsed_seconds": round(time.monotonic() - began, 3)}
 
@@ -88,7 +82,7 @@ def call(payload: Call, context: Context, *, private: bool) -> dict[str, Any]:
         body = {"json": payload.json_body}
     with (
         httpx.Client(
-            transport=_Transport(private=private),
+            transport=outbound.Transport(private=private, until=deadline),
             trust_env=False,
             follow_redirects=True,
             max_redirects=_MOST_REDIRECTS,
@@ -97,7 +91,7 @@ def call(payload: Call, context: Context, *, private: bool) -> dict[str, Any]:
         client.stream(payload.method, payload.url, headers=headers, **body) as response,
     ):
         _raise_for_status(response)
-        start, cut = _read(response, payload.max_bytes, deadline, context)
+        start, cut = _read(response, payload.max_bytes, context)
     return {
         "status_code": response.status_code,
         "url": str(response.url),
@@ -121,89 +115,12 @@ def _raise_for_status(response: httpx.Response) -> None:
         raise DoNotRetry(said)
 
 
-def _read(
-    response: httpx.Response, most: int, deadline: float, context: Context
-) -> tuple[bytes, bool]:
+def _read(response: httpx.Response, most: int, context: Context) -> tuple[bytes, bool]:
     """Return the beginning of the body, and whether there was more."""
     start = b""
     for chunk in response.iter_raw():
         context.raise_if_cancelled()
-        if time.monotonic() > deadline:
-            raise TooSlow("the answer took too long")
         start += chunk
         if len(start) > most:
             return start[:most], True
     return start, False
-
-
-class _Transport(httpx.HTTPTransport):
-    """httpx's transport on connections that are checked; httpx itself takes no such wish."""
-
-    def __init__(self, *, private: bool) -> None:
-        super().__init__(trust_env=False)
-        self._pool.close()
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            network_backend=_Checked(private=private),
-        )
-
-
-class _Checked(httpcore.SyncBackend):
-    """Connects to addresses that were checked, and to nothing else."""
-
-    def __init__(self, *, private: bool) -> None:
-        self._private = private
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers."""
-        addresses = resolve(host, port, private=self._private)
-        for last, address in enumerate(addresses, start=1 - len(addresses)):
-            try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore.ConnectError:
-                if last == 0:
-                    raise
-        raise httpcore.ConnectError(f"{host} has no address")
-
-
-def resolve(host: str, port: int, *, private: bool) -> Sequence[str]:
-    """Return the addresses of *host*. Raises PrivateAddress if any of them is not public."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as problem:
-        raise httpcore.ConnectError(f"{host} cannot be found: {problem}") from problem
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if not private and not all(is_public(address) for address in addresses):
-        raise PrivateAddress(f"{host} is not a public address")
-    return addresses
-
-
-def is_public(address: str) -> bool:
-    """Tell whether an address is reachable by everybody, with whatever it wraps."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return all(_is_open(one) for one in _unwrapped(ip))
-
-
-def _is_open(ip: Address) -> bool:
-    site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or site_local)
-
-
-def _unwrapped(ip: Address) -> list[Address]:
-    """Return the address a packet ends up at: gateways unwrap some IPv6 addresses to IPv4."""
-    if isinstance(ip, ipaddress.IPv4Address):
-        return [ip]
-    if ip.ipv4_mapped:
-        return [ip.ipv4_mapped]
-    inner = [ip.sixtofour, *(ip.teredo or ())]
-    if ip in _NAT64:
-        inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        return [one for one in inner if one]
-    return [ip, *(one for one in inner if one)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import data_path, end_to_end, listing, planning
+from tests.bench import data_path, end_to_end, listening, listing, planning
 from tests.services import OwnServices, Services
 
 BENCHMARKS: dict[str, Callable[[Services, Path, bool], None]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Services, Path, bool], None]] = {
     "planning": planning.run,
     "data_path": data_path.run,
     "listing": listing.run,
+    "listening": listening.run,
 }
 
 

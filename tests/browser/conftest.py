@@ -106,6 +106,9 @@ class Visitor:
 
     def cancel_everything(self) -> None:
         """Leave the workers to the next test."""
+        for schedule in self.scripts.get("/schedules", owner=self.name)["schedules"]:
+            name = quote(schedule["name"], safe="")
+            self.scripts.call("DELETE", f"/schedules/{name}", params={"owner": self.name})
         for job in self.scripts.get("/jobs", status="pending,running,retrying", owner=self.name)[
             "jobs"
         ]:

@@ -19,6 +19,8 @@ PAGES = (
     "/submit?type=simulate",
     "/account",
     "/workers",
+    "/schedules",
+    "/new-schedule",
     "/dead-letters",
     "/dead-letters?q=nothing+like+that",
     "/dead-letters?fingerprint=unknown",
@@ -40,6 +42,8 @@ def olga(visit: Visit) -> Visitor:
     scripts.submit(job_id="later", delay_seconds=3600, description="Something for later")
     scripts.submit(job_id="after", depends_on=["later"])
     scripts.submit(job_id="busy", payload={"duration_seconds": 600, "steps": 600})
+    nightly = {"name": "every night", "cron": "30 2 * * *", "template": {"type": "simulate"}}
+    scripts.call("POST", "/schedules", json=nightly)
     scripts.wait_for("busy", "running")
     scripts.wait_for("poor", "failed")
     return olga
@@ -60,7 +64,14 @@ def pages_of(person: Visitor) -> list[str]:
     [group] = person.scripts.get("/dead-letters", group=1, owner=person.name)["groups"]
     alike = f"/dead-letters?fingerprint={group['fingerprint']}&owner={person.name}"
     edit = f"/jobs/poor/edit?owner={person.name}"
-    return [*PAGES, alike, edit, *(f"/jobs/{job_id}?owner={person.name}" for job_id in ids)]
+    schedule = f"/schedules/every%20night?owner={person.name}"
+    return [
+        *PAGES,
+        alike,
+        edit,
+        schedule,
+        *(f"/jobs/{job_id}?owner={person.name}" for job_id in ids),
+    ]
 
 
 def test_every_page_fits_is_named_and_can_be_read_in_both_themes(olga: Visitor) -> None:

@@ -53,8 +53,10 @@ def _play_all(chosen: argparse.Namespace) -> Iterator[Run]:
         directory = Path(tempfile.mkdtemp(prefix=f"fairq-chaos-{seed}-"))
         run = play(plan, directory)
         print(_line(run), file=sys.stderr, flush=True)
+        for breach in run.breaches:
+            print(f"  {breach.rule}: {breach.told}", file=sys.stderr)
         if run.breaches:
-            print(f"  logs and history: {directory}", file=sys.stderr)
+            print(f"  logs and history: {directory}", file=sys.stderr, flush=True)
         else:
             shutil.rmtree(directory)
         yield run

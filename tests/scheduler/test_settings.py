@@ -33,6 +33,7 @@ def test_what_is_not_set_has_its_documented_default() -> None:
     assert settings.worker_memory_mb == 4096
     assert settings.smtp_url is None
     assert settings.allow_private_http is False
+    assert (settings.requests_per_minute, settings.proxies) == (30_000, 0)
     assert settings.cookie_secure is False
     assert settings.log_level == "INFO"
     assert settings.home == Path("var").resolve()
@@ -49,6 +50,8 @@ def test_every_problem_is_reported_at_once_by_the_name_of_its_variable() -> None
         "FAIRQ_WORKER_MEMORY_MB": "-1",
         "FAIRQ_SMTP_URL": "mail.example.org",
         "FAIRQ_ALLOW_PRIVATE_HTTP": "perhaps",
+        "FAIRQ_REQUESTS_PER_MINUTE": "-1",
+        "FAIRQ_PROXIES": "11",
         "FAIRQ_COOKIE_SECURE": "2",
         "FAIRQ_LOG_LEVEL": "LOUD",
     }

@@ -43,6 +43,7 @@ class Newcomer:
     def __init__(self, directory: Path) -> None:
         self._home = directory / "var"
         self._url = f"http://127.0.0.1:{free_port()}"
+        self._config = str(directory / "config")
         self._tools = directory / "tools"
         self._tools.mkdir()
         (self._tools / "curl").write_text(CURL)
@@ -72,9 +73,9 @@ class Newcomer:
         assert found, self._screen()
         return found[1]
 
-    def paste(self, script: str, **variables: str) -> list[str]:
-        """Run a snippet to its end and return its lines."""
-        return self._shell(script, **variables).communicate(timeout=60)[0].splitlines()
+    def paste(self, script: str, *, said: str = "", **variables: str) -> list[str]:
+        """Run a snippet to its end, answer its questions with *said*, and return its lines."""
+        return self._shell(script, **variables).communicate(said, timeout=60)[0].splitlines()
 
     def leave_running(self, script: str) -> "subprocess.Popen[str]":
         """Run a snippet that does not end by itself."""
@@ -92,11 +93,13 @@ class Newcomer:
         here = script.replace(USUAL_URL, self._url).replace("var/", f"{self._home}/")
         # The checkout's own environment, wherever these tests run from.
         here = here.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+        here = here.replace("bin/fairq", f"{sys.executable} bin/fairq")
         path = f"{self._tools}:{os.defpath}"
         return subprocess.Popen(
             ["bash", "-ec", here],
             cwd=ROOT,
-            env={**clean_environment(), **variables, "PATH": path},
+            env={**clean_environment(), **variables, "PATH": path, "XDG_CONFIG_HOME": self._config},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -114,8 +117,9 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     newcomer.leave()
 
 
-def test_readme_leads_to_a_first_job_and_a_second_worker(newcomer: Newcomer) -> None:
-    (made,) = newcomer.paste(snippet("/tokens"), PASSWORD=newcomer.password())
+def test_readme_leads_to_first_jobs_a_schedule_and_a_second_worker(newcomer: Newcomer) -> None:
+    password = newcomer.password()
+    (made,) = newcomer.paste(snippet("/tokens"), PASSWORD=password)
     token = json.loads(made)["token"]
 
     submitted, asked = newcomer.paste(snippet("/jobs/first"), TOKEN=token)
@@ -124,6 +128,16 @@ def test_readme_leads_to_a_first_job_and_a_second_worker(newcomer: Newcomer) -> 
     assert json.loads(asked)["job_id"] == "first"
     eventually(lambda: newcomer.get("/jobs/first", token).json()["status"] == JobStatus.COMPLETED)
     assert newcomer.get("/jobs/first", token).json()["result"] == 42
+
+    (scheduled,) = newcomer.paste(snippet("/schedules"), TOKEN=token)
+    assert len(json.loads(scheduled)["next_runs"]) == 5
+
+    signed_in, typed, *_ = newcomer.paste(snippet("bin/fairq login"), said=f"{password}\n")
+
+    assert "as admin" in signed_in
+    assert typed == "typed"
+    eventually(lambda: newcomer.get("/jobs/typed", token).json()["status"] == JobStatus.COMPLETED)
+    assert newcomer.get("/jobs/typed", token).json()["result"] == 42
 
     before = newcomer.get("/workers", token).json()["capacity"]
     worker = newcomer.leave_running(snippet("celery -A tasks.app"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
@@ -116,6 +117,17 @@ class Person:
 
 
 MakePerson = Callable[..., Person]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Run a ``flask --app webapp`` command."""
+
+    def run(*arguments: str, password: str | None = None) -> Result:
+        return app.test_cli_runner().invoke(args=arguments, input=password)
+
+    return run
 
 
 @pytest.fixture

@@ -10,10 +10,20 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
 from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
-from tests.factories import NOON, make_group, make_job, make_user, make_worker
+from tests.factories import (
+    NOON,
+    WORKER,
+    make_callback,
+    make_group,
+    make_job,
+    make_schedule,
+    make_user,
+    make_worker,
+)
 from tests.webapp.conftest import Person, add_token, csrf_of
 from webapp.extensions import socketio
 
@@ -34,7 +44,10 @@ MARK = "owners-job"
 
 @dataclass(frozen=True)
 class Row:
-    """What each asker is answered, in the order of ASKERS, and who gets to see the job."""
+    """What each asker is answered, in the order of ASKERS, and who gets to see the job.
+
+    An answer that would never end is read from its beginning until something is said.
+    """
 
     method: str
     rule: str
@@ -43,6 +56,7 @@ class Row:
     body: Any = None
     form: dict[str, Any] | None = None
     path: str = ""
+    stream_until: bytes = b""
 
 
 OPEN = (200,) * 7
@@ -55,6 +69,8 @@ NONE_TO_TAKE = (401, 403, 404, 404, 404, 404, 403)
 READERS = "owner operator admin"
 JOB = "/jobs/{job}"
 JOB_RULE = "/jobs/<job_id:job_id>"
+SCHEDULE_RULE = "/schedules/<job_id:name>"
+SCHEDULE = {"name": "new-{asker}", "cron": "30 2 * * *", "template": {"type": "simulate"}}
 SIMULATE = {"type": "simulate"}
 USER = {"username": "new-{asker}", "password": "long enough"}
 TOKEN = {"name": "x", "scopes": ["read"]}
@@ -72,10 +88,30 @@ ROUTES = (
     Row("POST", "/jobs/batch", (401, 403, 201, 201, 201, 201, 403), body={"jobs": [SIMULATE]}),
     Row("GET", JOB_RULE, ONE_JOB, READERS),
     Row("GET", f"{JOB_RULE}/logs", ONE_JOB, READERS),
+    Row(
+        "GET",
+        f"{JOB_RULE}/logs",
+        ONE_JOB,
+        READERS,
+        path=f"{JOB_RULE}/logs?follow=1",
+        stream_until=b"event: log",
+    ),
+    Row("GET", "/jobs/stream", SIGNED_IN, READERS, stream_until=b"event: live"),
+    Row(
+        "GET",
+        f"{JOB_RULE}/wait",
+        (401, 404, 202, 404, 202, 202, 403),
+        READERS,
+        path=f"{JOB_RULE}/wait?timeout_seconds=0",
+    ),
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
     Row("GET", f"{JOB_RULE}/graph", ONE_JOB, READERS),
     Row("PATCH", JOB_RULE, (401, 403, 409, 404, 409, 409, 403), body={"priority": "low"}),
+    Row("GET", f"{JOB_RULE}/callbacks", ONE_JOB),
+    Row("POST", f"{JOB_RULE}/callbacks/retry", (401, 403, 200, 404, 200, 200, 403)),
+    Row("GET", "/me/callback-secret", SIGNED_IN),
+    Row("POST", "/me/callback-secret", SIGNED_IN),
     Row("PATCH", f"{JOB_RULE}/cancel", (401, 403, 200, 404, 200, 200, 403), READERS),
     Row("POST", f"{JOB_RULE}/retry", (401, 403, 409, 404, 409, 409, 403)),
     Row("POST", "/jobs/next", (401, 403, 204, 204, 204, 204, 403), body={"worker": "w"}),
@@ -99,7 +135,20 @@ ROUTES = (
     Row("GET", "/dead-letters", SIGNED_IN, READERS),
     Row("POST", "/dead-letters/retry", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
     Row("POST", "/dead-letters/discard", (401, 403, 200, 404, 200, 200, 403), body=LETTERS),
+    Row("GET", "/schedules", SIGNED_IN, READERS),
+    Row("POST", "/schedules", (401, 403, 201, 201, 201, 201, 403), body=SCHEDULE),
+    Row("GET", SCHEDULE_RULE, ONE_JOB, READERS),
+    Row(
+        "PATCH",
+        SCHEDULE_RULE,
+        (401, 403, 200, 404, 200, 200, 403),
+        READERS,
+        body={"overlap": "queue"},
+    ),
+    Row("DELETE", SCHEDULE_RULE, (401, 403, 204, 404, 204, 204, 403)),
+    Row("POST", f"{SCHEDULE_RULE}/run", (401, 403, 201, 404, 201, 201, 403), READERS),
     Row("GET", "/me", SIGNED_IN),
+    Row("GET", "/me/usage", SIGNED_IN),
     Row("GET", "/tokens", SIGNED_IN),
     Row("POST", "/tokens", (401, 201, 201, 201, 201, 201, 403), body=TOKEN),
     Row("DELETE", "/tokens/<int:number>", (401, 404, 204, 404, 404, 404, 403)),
@@ -119,9 +168,38 @@ ROUTES = (
     Row("POST", "/queues/<name>/resume", OPERATORS, path="/queues/low/resume"),
     Row("POST", "/types/<name>/pause", OPERATORS, path="/types/simulate/pause"),
     Row("POST", "/types/<name>/resume", OPERATORS, path="/types/simulate/resume"),
+    Row("GET", "/audit", ADMINS),
     Row("GET", "/workers", OPERATORS, "operator admin"),
+    Row(
+        "POST",
+        "/workers/<name>/drain",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/drain",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/resume",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/resume",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/grow",
+        (401, 403, 403, 403, 409, 409, 403),
+        path=f"/workers/{WORKER}/grow",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/shrink",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/shrink",
+    ),
     Row("GET", "/types", SIGNED_IN),
     Row("GET", "/stats", SIGNED_IN),
+    Row("GET", "/metrics", SIGNED_IN),
 )
 
 EDIT_RULE = f"{JOB_RULE}/edit"
@@ -150,6 +228,19 @@ PAGES = (
         (DOOR, 403, 302, 404, 302, 302, DOOR),
         form={"action": "discard", "job_id": f"{MARK}-{{asker}}-failed"},
     ),
+    Row("GET", "/new-schedule", (DOOR, 403, 200, 200, 200, 200, DOOR)),
+    Row(
+        "POST",
+        "/new-schedule",
+        (DOOR, 403, 302, 302, 302, 302, DOOR),
+        form={"name": "made-{asker}", "cron": "* * * * *", "template": '{"type": "simulate"}'},
+    ),
+    Row(
+        "POST",
+        SCHEDULE_RULE,
+        (DOOR, 403, 302, 404, 302, 302, DOOR),
+        form={"action": "pause"},
+    ),
     Row("GET", EDIT_RULE, (DOOR, 403, 200, 404, 200, 200, DOOR), READERS, path=EDIT),
     Row(
         "POST",
@@ -171,7 +262,7 @@ PAGES = (
 
 @dataclass
 class Scene:
-    """A running job and a failed one of nearly its name, a token, and somebody who asks."""
+    """A running job, a schedule of its name, a failed job of nearly it, a token, and who asks."""
 
     job: str
     token: int
@@ -197,6 +288,8 @@ def scene(app: Flask, store: Session) -> Callable[..., Scene]:
                 attempt=1, data={"told": MARK},
             )
         )  # fmt: skip
+        make_callback(store, job)
+        make_schedule(store, owner, job.job_id)
         token = Token(
             user_id=owner.id, name="theirs", secret_hash=asker.encode(), scopes=[], created_at=NOON
         )
@@ -230,20 +323,22 @@ def test_every_route_has_a_row(app: Flask) -> None:
         if method not in {"HEAD", "OPTIONS"}
     }
 
-    rows = [(row.method, row.rule) for row in ROUTES + PAGES]
+    rows = [(row.method, row.rule, row.path) for row in ROUTES + PAGES]
 
-    assert set(rows) == routes
+    assert {row[:2] for row in rows} == routes
     assert len(rows) == len(set(rows))
 
 
-@pytest.mark.parametrize("row", ROUTES, ids=lambda row: f"{row.method} {row.rule}")
+@pytest.mark.parametrize("row", ROUTES, ids=lambda row: f"{row.method} {row.path or row.rule}")
 def test_each_route_answers_each_asker(row: Row, scene: Callable[..., Scene]) -> None:
     for asker, expected in zip(ASKERS, row.answers, strict=True):
         there = scene(asker, by_session=False)
 
-        answer = there.person.ask(row.method, path_of(row, there), json=filled(row.body, asker))
+        answer = there.person.ask(
+            row.method, path_of(row, there), json=filled(row.body, asker), headers=headers_of(row)
+        )
 
-        told = (asker, answer.status_code, MARK in answer.text)
+        told = (asker, answer.status_code, MARK in text_of(answer, row.stream_until))
         assert told == (asker, expected, asker in row.sees.split())
         if answer.status_code >= 400 and row.rule != "/readyz":
             assert answer.mimetype == "application/problem+json"
@@ -281,7 +376,22 @@ def path_of(row: Row, there: Scene) -> str:
     rule = row.path or row.rule
     for part in ("<int:number>", "<int:token_id>"):
         rule = rule.replace(part, str(there.token))
-    return rule.replace("<job_id:job_id>", there.job)
+    return rule.replace("<job_id:job_id>", there.job).replace("<job_id:name>", there.job)
+
+
+def headers_of(row: Row) -> dict[str, str]:
+    return {"Accept": "text/event-stream", "Last-Event-ID": "0"} if row.stream_until else {}
+
+
+def text_of(answer: TestResponse, until: bytes) -> str:
+    if not until or answer.status_code >= 400:
+        return answer.text
+    read = b""
+    for chunk in answer.iter_encoded():
+        read += chunk
+        if until in read:
+            break
+    return read.decode()
 
 
 def filled(body: Any, asker: str) -> Any:

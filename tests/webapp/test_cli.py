@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from click.testing import Result
 from flask import Flask
 from redis import Redis
 from sqlalchemy import Engine
@@ -14,18 +13,8 @@ from scheduler.models import Token, User
 from scheduler.settings import Settings
 from scheduler.states import Role
 from tests.factories import make_group
-from tests.webapp.conftest import MakeApp, MakePerson
+from tests.webapp.conftest import MakeApp, MakePerson, Run
 from webapp.passwords import verify_password
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(app: Flask) -> Run:
-    def run(*arguments: str, password: str | None = None) -> Result:
-        return app.test_cli_runner().invoke(args=arguments, input=password)
-
-    return run
 
 
 def user(store: Session, username: str) -> User:

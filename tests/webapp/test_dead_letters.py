@@ -11,15 +11,18 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from scheduler import clock
 from scheduler.events import LIVE_CHANNEL, WAKE_KEY
 from scheduler.models import Job, JobEvent
-from scheduler.states import CancelReason, Condition, JobStatus, Role, Scope
+from scheduler.states import DISCARD, CancelReason, Condition, JobStatus, Role, Scope
 from scheduler.store import dead_letters as letters_store
 from scheduler.store.dependencies import resolve, take
-from tests.factories import NOON, make_dependency, make_job, make_type
+from scheduler.store.moves import Move
+from tests.factories import NOON, make_dependency, make_event, make_job, make_type
 from tests.webapp.conftest import MakePerson, Person
 from webapp import clearing, dead_letters
 from webapp.schemas import DeadLetterGroups, DeadLetterList, JobAnswer
+from webapp.views import reads
 
 S = JobStatus
 HOUR = timedelta(hours=1)
@@ -404,16 +407,30 @@ def test_named_dead_letters_run_again_and_the_rest_is_skipped(
     assert redis_client.llen(WAKE_KEY) == 1
 
 
-def test_a_retry_is_told_to_browsers(store: Session, ann: Person, redis_client: Redis) -> None:
+@pytest.mark.parametrize(("act", "verb"), [("retry", "run_again"), ("discard", DISCARD)])
+def test_what_is_done_is_told_to_browsers(
+    store: Session, ann: Person, redis_client: Redis, act: str, verb: str
+) -> None:
     add(store, ann, "one")
     channel = redis_client.pubsub()
     channel.subscribe(LIVE_CHANNEL)
     channel.get_message(timeout=5)
 
-    cleared(ann, "retry", filter={})
+    cleared(ann, act, filter={})
 
-    assert '"verb": "run_again"' in channel.get_message(timeout=5)["data"]
+    assert f'"verb": "{verb}"' in channel.get_message(timeout=5)["data"]
     channel.close()
+
+
+def test_a_job_that_is_discarded_does_not_fail_once_more(store: Session, ann: Person) -> None:
+    job = add(store, ann, "one")
+    make_event(store, job, verb="fail", at=clock.now())
+    store.commit()
+
+    cleared(ann, "discard", filter={})
+
+    assert ann.get("/stats").json["finished_last_hour"][S.FAILED] == 1
+    assert len(reads.recent_finishes(store, ann.user.id)) == 1
 
 
 @pytest.mark.parametrize("act", ["retry", "discard"])
@@ -596,7 +613,7 @@ def test_what_is_done_stays_done_when_the_database_goes_away(
         add(store, ann, f"job{number}", finished_at=NOON + number * HOUR)
     discard = letters_store.discard
 
-    def fail_later(session: Session, jobs: Sequence[int]) -> list[int]:
+    def fail_later(session: Session, jobs: Sequence[int]) -> list[Move]:
         monkeypatch.setattr(clearing, "discard_jobs", _outage)
         return discard(session, jobs)
 
@@ -610,7 +627,7 @@ def test_what_is_done_stays_done_when_the_database_goes_away(
     assert ids(ann) == ["job3", "job2"]
 
 
-def _outage(*_: object) -> list[int]:
+def _outage(*_: object) -> list[Move]:
     raise OperationalError("", {}, Exception("gone"))
 
 

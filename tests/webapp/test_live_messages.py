@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.states import CancelReason, JobStatus
+from scheduler.states import DISCARD, CancelReason, JobStatus
 from tests.factories import NOON
 from webapp import live_messages
 from webapp.live_messages import PER_SECOND, Coalescer
@@ -128,12 +128,17 @@ def test_a_finished_job_is_notified_with_its_error() -> None:
     assert note["seq"] == 3
 
 
+def test_nobody_is_notified_of_a_failure_again_when_it_is_discarded() -> None:
+    assert live_messages.notification(move(3, JobStatus.FAILED, verb=DISCARD)) is None
+
+
 @pytest.mark.parametrize(
     ("status", "data"),
     [
         (JobStatus.RUNNING, None),
         (JobStatus.RETRYING, {"error": "ValueError"}),
         (JobStatus.CANCELLED, {"reason": CancelReason.BY_USER}),
+        (JobStatus.CANCELLED, {"reason": CancelReason.REPLACED}),
     ],
 )
 def test_nobody_is_notified_of_what_goes_on_or_what_they_did(

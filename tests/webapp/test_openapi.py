@@ -99,6 +99,20 @@ def test_the_document_tells_the_contracts_limits(document: dict[str, Any]) -> No
     assert {"password": []} in document["paths"]["/tokens"]["post"]["security"]
 
 
+def test_streams_are_told_with_what_each_event_holds(document: dict[str, Any]) -> None:
+    paths = document["paths"]
+    follow, stream = paths["/jobs/{job_id}/logs"]["get"], paths["/jobs/stream"]["get"]
+
+    for operation, body in ((follow, "LogLine"), (stream, "StreamedMove")):
+        events = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
+        assert events["contentSchema"] == {"$ref": f"#/components/schemas/{body}"}
+        assert "Last-Event-ID" in [one["name"] for one in operation["parameters"]]
+    assert set(follow["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert stream["security"] == [{"token": []}, {"session": []}]
+    assert {"101", "200", "401", "403", "422"} <= set(stream["responses"])
+    assert {"200", "202", "404"} <= set(paths["/jobs/{job_id}/wait"]["get"]["responses"])
+
+
 def test_every_code_that_is_declared_exists_and_every_code_is_declared(app: Flask) -> None:
     declared = {code for endpoint in endpoints_of(app) for code in codes_of(endpoint)}
 

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.states import JobStatus, Outcome
+from scheduler.states import CancelReason, JobStatus, Outcome
 from tests.factories import NOON
 from webapp import presentation
 
@@ -82,3 +82,10 @@ def test_a_command_to_submit_survives_whatever_the_payload_holds() -> None:
 
     assert words[1] == "https://host/jobs"
     assert words[-1] == '{"type": "x", "payload": {"a": "it\'s $HOME `id`"}}'
+
+
+def test_every_reason_to_cancel_has_its_sentence() -> None:
+    sentences = [presentation.cancel_sentence(reason) for reason in CancelReason]
+
+    assert len(set(sentences)) == len(CancelReason)
+    assert presentation.cancel_sentence(None) not in sentences

@@ -24,6 +24,7 @@ from webapp.services import services_of
 
 S = JobStatus
 SCAN = {"type": "scan", "executor": "pull"}
+URL = "https://example.org/done"
 
 
 @pytest.fixture(autouse=True)
@@ -447,3 +448,83 @@ def test_an_operators_worker_reports_on_the_job_it_has_and_no_other_of_that_name
     assert (told["owner"], told["status"]) == ("ann", "completed")
     store.refresh(job)
     assert job.status == S.COMPLETED
+
+
+# Callbacks
+
+
+def told(who: Person, job_id: str) -> list[tuple[str, str]]:
+    """Return in which status each end of a job is told, and whether it was."""
+    callbacks = who.get(f"/jobs/{job_id}/callbacks").json["callbacks"]
+    return [(one["status"], one["state"]) for one in callbacks]
+
+
+ENDS: dict[str, tuple[dict[str, Any], str]] = {
+    "completed": ({"status": "completed", "result": {"n": 1}}, S.COMPLETED),
+    "failed": ({"status": "failed", "retryable": False}, S.FAILED),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_a_worker_ends_is_to_be_told_once_however_often_it_says_so(
+    ann: Person, store: Session, name: str
+) -> None:
+    said, status = ENDS[name]
+    claimed(store, ann.user, job_id="s1", callback_url=URL)
+
+    for _ in range(2):
+        assert ann.post("/jobs/s1/complete", {"lease": "secret", **said}).status_code == 200
+
+    assert told(ann, "s1") == [(status, "pending")]
+
+
+def test_a_failure_that_is_tried_again_is_not_to_be_told(ann: Person, store: Session) -> None:
+    claimed(store, ann.user, job_id="s1", callback_url=URL)
+
+    ann.post("/jobs/s1/complete", {"lease": "secret", "status": "failed"})
+
+    assert told(ann, "s1") == []
+
+
+def test_a_job_that_its_worker_stops_is_to_be_told_as_cancelled(
+    ann: Person, store: Session
+) -> None:
+    claimed(store, ann.user, job_id="s1", callback_url=URL)
+    ann.patch("/jobs/s1/cancel")
+    assert told(ann, "s1") == []
+
+    ann.post("/jobs/s1/complete", {"lease": "secret", "status": "failed"})
+
+    assert told(ann, "s1") == [(S.CANCELLED, "pending")]
+
+
+def test_a_job_whose_worker_vanishes_is_to_be_told_after_its_last_attempt(
+    leader: Installation, ann: Person, store: Session
+) -> None:
+    once = {"max_attempts": 1, "strategy": "none"}
+    job = claimed(store, ann.user, job_id="s1", callback_url=URL, retry_config=once)
+
+    end_lease(store, job)
+
+    eventually(lambda: told(ann, "s1") == [(S.FAILED, "pending")])
+
+
+def test_a_job_out_of_the_dead_letters_is_told_at_its_next_end_too(
+    ann: Person, store: Session
+) -> None:
+    claimed(store, ann.user, job_id="s1", callback_url=URL)
+    ann.post("/jobs/s1/complete", {"lease": "secret", "status": "failed", "retryable": False})
+    ann.post("/dead-letters/retry", {"job_ids": ["s1"]})
+
+    ann.patch("/jobs/s1/cancel")
+
+    assert told(ann, "s1") == [(S.CANCELLED, "pending"), (S.FAILED, "pending")]
+
+
+def test_discarding_a_dead_letter_is_no_end(ann: Person, store: Session) -> None:
+    claimed(store, ann.user, job_id="s1", callback_url=URL)
+    ann.post("/jobs/s1/complete", {"lease": "secret", "status": "failed", "retryable": False})
+
+    ann.post("/dead-letters/discard", {"job_ids": ["s1"]})
+
+    assert told(ann, "s1") == [(S.FAILED, "pending")]

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import resource
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ import socketio
 from local import programs
 from local.process import Program
 from tests.services import ADMIN, Services, Stack, clean_environment, eventually, run_to_end
+from webapp.server import raise_file_limit
 
 pytestmark = pytest.mark.system
 
@@ -184,6 +186,18 @@ def test_unusable_settings_are_told_together() -> None:
     told = str(ended.value)
     assert all(name in told for name in ("DATABASE_URL", "REDIS_URL", "FAIRQ_PORT"))
     assert "Traceback" not in told
+
+
+def test_as_many_clients_may_connect_as_the_system_allows() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1] - 1, limits[1]))
+
+        raise_file_limit()
+
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limits[1], limits[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,11 @@ from tests.factories import make_job
 from tests.scheduler.installation import Installation, running
 from tests.webapp.conftest import MakePerson, Person
 from webapp import pulling
+from webapp.bodies import DEPTH_LIMIT
 
 S = JobStatus
 JOBS = "/simplequeue/jobs"
+URL = "https://example.org/done"
 
 
 @pytest.fixture(autouse=True)
@@ -259,3 +261,26 @@ def test_callers_at_once_get_each_job_once(ann: Person, app: Flask) -> None:
         taken = [name for each in pool.map(take_all, range(8)) for name in each]
 
     assert sorted(taken) == sorted(f"s{n}" for n in range(60))
+
+
+@pytest.mark.parametrize("word", ["succeeded", "failed"])
+def test_a_job_that_was_submitted_with_a_callback_is_told_about(ann: Person, word: str) -> None:
+    job = {"type": "simplequeue", "job_id": "a", "executor": "pull", "callback_url": URL}
+    assert ann.post("/jobs", job).status_code == 201
+    take(ann)
+
+    complete(ann, "a", word)
+
+    (told,) = ann.get("/jobs/a/callbacks").json["callbacks"]
+    assert told["status"] == {"succeeded": S.COMPLETED, "failed": S.FAILED}[word]
+
+
+def test_depth_is_refused_the_way_the_protocol_refuses(ann: Person) -> None:
+    data: Any = None
+    for _ in range(DEPTH_LIMIT):
+        data = [data]
+
+    answer = ann.post(f"{JOBS}/submit", {"jobId": "a", "data": data})
+
+    assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
+    assert ann.get(JOBS).json == []

@@ -67,6 +67,7 @@ def list_dead_letters(query: DeadLettersQuery) -> ResponseReturnValue:
     body=DeadLettersRetry,
     answers={200: Retried},
     refuses=_REFUSALS,
+    audits="jobs.retry",
 )
 def retry_dead_letters(body: DeadLettersRetry) -> Response:
     """With fresh attempts, and with payloads changed by `payload` if it is given.
@@ -88,6 +89,7 @@ def retry_dead_letters(body: DeadLettersRetry) -> Response:
     body=DeadLettersRequest,
     answers={200: Discarded},
     refuses=_REFUSALS,
+    audits="jobs.discard",
 )
 def discard_dead_letters(body: DeadLettersRequest) -> Response:
     """They stay failed, and may still be run again one by one.

@@ -13,7 +13,7 @@ from scheduler.states import JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
 from scheduler.store.changing import Change, change
 from scheduler.store.revival import run_again
-from webapp import access, exports, queries, serialise
+from webapp import access, audit, exports, queries, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import FieldError, Problem, prefers_html
@@ -29,12 +29,15 @@ from webapp.schemas import (
     JobPatch,
     JobRequest,
     JobsQuery,
+    LogLine,
     LogList,
+    LogsQuery,
     OwnerPage,
     OwnerQuery,
     to_decimal,
 )
 from webapp.services import services
+from webapp.streams.answers import follow_log
 from webapp.submitting import Intake, finish, take_in
 from webapp.views.jobs import job_page, retried
 from webapp.workflows import workflow_of
@@ -64,6 +67,7 @@ bp = Resource("api_jobs", __name__)
     answers={201: JobAnswer, 200: JobAnswer},
     refuses=_REFUSALS,
     headers=("Idempotency-Key",),
+    audits="jobs.submit",
 )
 def submit_job(body: JobRequest) -> Response:
     """201 with the new job, or 200 with the one that is there and has the same content."""
@@ -86,6 +90,7 @@ def submit_job(body: JobRequest) -> Response:
     refuses=_REFUSALS,
     headers=("Idempotency-Key",),
     body_limit=BATCH_BODY_LIMIT,
+    audits="jobs.submit",
 )
 def submit_batch(body: BatchRequest) -> Response:
     """Jobs of a batch may wait for one another in any order. 200 if all of them were there."""
@@ -181,7 +186,7 @@ def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     job = access.find_job(access.require(), job_id, query.owner)
     if prefers_html():
         return job_page(job)
-    return answer(_one(job))
+    return answer(one_to_json(job))
 
 
 @bp.route_of(
@@ -194,6 +199,7 @@ def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     answers={200: JobAnswer},
     query=OwnerQuery,
     refuses=("not_changeable", "never_fits", "ambiguous_job_id"),
+    audits="jobs.change",
 )
 def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
     """Priority, tags, time or size; a job that has been admitted is not changed any more.
@@ -208,7 +214,8 @@ def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
     if not moves:
         detail = f"The job is {job.status}; only a job that waits can be changed."
         raise Problem("not_changeable", detail)
-    answered = _one(job)
+    audit.note_about_job("jobs.change", job)
+    answered = one_to_json(job)
     finish(moves)
     return answer(answered)
 
@@ -222,6 +229,7 @@ def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
     answers={200: JobAnswer},
     query=OwnerQuery,
     refuses=("not_cancellable", "ambiguous_job_id"),
+    audits="jobs.cancel",
 )
 def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     """A waiting job is cancelled at once, a running one as soon as it has stopped."""
@@ -231,7 +239,9 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     session.refresh(job)
     if not moves and is_final(JobStatus(job.status)):
         raise Problem("not_cancellable", f"The job is {job.status}.")
-    answered = _one(job)
+    if moves:
+        audit.note_about_job("jobs.cancel", job)
+    answered = one_to_json(job)
     finish(moves)
     return answer(answered)
 
@@ -245,6 +255,7 @@ def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     answers={200: JobAnswer},
     query=OwnerQuery,
     refuses=("not_retryable", "ambiguous_job_id"),
+    audits="jobs.retry",
 )
 def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     """With fresh attempts, at the end of its owner's line; what was cancelled with it follows.
@@ -255,11 +266,13 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     job = access.find_job(access.require(), job_id, query.owner)
     moves = run_again(session, [job.id])
     session.refresh(job)
+    if moves:
+        audit.note_about_job("jobs.retry", job)
     if prefers_html():
         return retried(job, moves)
     if not moves:
         raise Problem("not_retryable", f"The job is {job.status}.")
-    answered = _one(job)
+    answered = one_to_json(job)
     finish(moves)
     return answer(answered)
 
@@ -270,11 +283,19 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     summary="Read what a job wrote",
     scope=Scope.READ,
     answers={200: LogList},
-    query=OwnerPage,
+    streams=LogLine,
+    query=LogsQuery,
+    headers=("Last-Event-ID",),
     refuses=("invalid_cursor", "ambiguous_job_id"),
 )
-def read_logs(job_id: str, query: OwnerPage) -> Response:
-    """Lines of all attempts, oldest first."""
+def read_logs(job_id: str, query: LogsQuery) -> Response:
+    """Lines of all attempts, oldest first.
+
+    With `follow`, a stream of them: an event `log` for each line, and `end` after the last one,
+    once the job has finished. `resume` asks to come back with the id of the last event.
+    """
+    if query.follow:
+        return follow_log(access.find_job(access.require(), job_id, query.owner), query.cursor)
     return _page_of(job_id, query, "logs", queries.logs, serialise.log_to_json)
 
 
@@ -350,7 +371,8 @@ def _change_of(body: JobPatch) -> Change:
     )
 
 
-def _one(job: Job) -> dict[str, Any]:
+def one_to_json(job: Job) -> dict[str, Any]:
+    """Return a job as the contract answers it."""
     session = db.session()
     return _to_json([queries.one_job(session, services().redis, job)])[0]
 

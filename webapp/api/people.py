@@ -9,7 +9,7 @@ from sqlalchemy import select
 from scheduler import clock
 from scheduler.models import Group, Job, User
 from scheduler.states import Role, Scope
-from webapp import access, accounts, queries
+from webapp import access, accounts, queries, usage
 from webapp.answers import answer, utc
 from webapp.endpoints import Resource
 from webapp.errors import not_found
@@ -20,6 +20,7 @@ from webapp.schemas import (
     GroupPatch,
     GroupRequest,
     Me,
+    Usage,
     UserAnswer,
     UserList,
     UserPatch,
@@ -39,6 +40,18 @@ def read_me() -> Response:
     unfinished = sum(queries.count_by_status(session, Job.owner_id == account.id).values())
     about = {"scopes": sorted(account.scopes), "unfinished_jobs": unfinished}
     return answer(_user_to_json(user, _group_of(user)) | about)
+
+
+@bp.route_of(
+    "GET",
+    "/me/usage",
+    summary="Read what you are due and use",
+    scope=Scope.READ,
+    answers={200: Usage},
+)
+def read_usage() -> Response:
+    """Your share of the machine over the last hour and day, your limits, and your backlog."""
+    return answer(usage.usage(db.session(), access.require(), now=clock.now()))
 
 
 @bp.route_of(
@@ -64,6 +77,7 @@ def list_users() -> Response:
     body=UserRequest,
     answers={201: UserAnswer},
     refuses=("name_taken", "unknown_group"),
+    audits="users.create",
 )
 def make_user(body: UserRequest) -> Response:
     """Names are unique however they are capitalised."""
@@ -73,7 +87,13 @@ def make_user(body: UserRequest) -> Response:
     for own in ("username", "password", "role"):
         columns.pop(own, None)
     user = accounts.add_user(
-        session, body.username, body.password, now=clock.now(), role=body.role, **columns
+        session,
+        body.username,
+        body.password,
+        by=access.actor(),
+        now=clock.now(),
+        role=body.role,
+        **columns,
     )
     return _keep(user, 201)
 
@@ -87,6 +107,7 @@ def make_user(body: UserRequest) -> Response:
     body=UserPatch,
     answers={200: UserAnswer},
     refuses=("last_admin", "unknown_group"),
+    audits="users.change",
 )
 def change_user(username: str, body: UserPatch) -> Response:
     """A new password ends every session of the account; an inactive one is refused everywhere."""
@@ -95,7 +116,7 @@ def change_user(username: str, body: UserPatch) -> Response:
     columns = _columns(body)
     if "group" in body.model_fields_set:
         columns["group_id"] = accounts.group_id(session, body.group)
-    accounts.change_user(session, user, columns)
+    accounts.change_user(session, user, columns, by=access.actor())
     return _keep(user)
 
 
@@ -106,6 +127,7 @@ def change_user(username: str, body: UserPatch) -> Response:
     scope=Scope.ADMIN,
     role=Role.OPERATOR,
     answers={200: UserAnswer},
+    audits="users.pause",
 )
 def pause_user(username: str) -> Response:
     """No more of its jobs are admitted; those admitted go on, and more may be submitted."""
@@ -119,6 +141,7 @@ def pause_user(username: str) -> Response:
     scope=Scope.ADMIN,
     role=Role.OPERATOR,
     answers={200: UserAnswer},
+    audits="users.resume",
 )
 def resume_user(username: str) -> Response:
     """Its jobs are admitted again."""
@@ -148,10 +171,12 @@ def list_groups() -> Response:
     body=GroupRequest,
     answers={201: GroupAnswer},
     refuses=("name_taken",),
+    audits="groups.create",
 )
 def make_group(body: GroupRequest) -> Response:
     """Members are put in by changing their accounts."""
-    return _keep(accounts.add_group(db.session(), now=clock.now(), **_columns(body)), 201)
+    group = accounts.add_group(db.session(), by=access.actor(), now=clock.now(), **_columns(body))
+    return _keep(group, 201)
 
 
 @bp.route_of(
@@ -162,19 +187,20 @@ def make_group(body: GroupRequest) -> Response:
     role=Role.ADMIN,
     body=GroupPatch,
     answers={200: GroupAnswer},
+    audits="groups.change",
 )
 def change_group(name: str, body: GroupPatch) -> Response:
     """Weight and caps that members share."""
     group = db.session.scalar(select(Group).where(Group.name == name))
     if group is None:
         raise not_found()
-    accounts.change_group(db.session(), group, _columns(body))
+    accounts.change_group(db.session(), group, _columns(body), by=access.actor())
     return _keep(group)
 
 
 def _pause(username: str, *, paused: bool) -> Response:
     user = _user_named(username)
-    accounts.change_user(db.session(), user, {"paused": paused})
+    accounts.pause_user(db.session(), user, paused=paused, by=access.actor())
     return _keep(user)
 
 

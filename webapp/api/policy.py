@@ -6,10 +6,17 @@ from flask import Response
 
 from scheduler.models import PolicyVersion
 from scheduler.states import JobClass, Role, Scope
-from scheduler.store.policy import current_policy, pause_class, pause_type, put_policy
+from scheduler.store.audit import record
+from scheduler.store.policy import (
+    content_of,
+    current_policy,
+    pause_class,
+    pause_type,
+    put_policy,
+)
 from webapp import access, policies
 from webapp.answers import answer
-from webapp.endpoints import Resource
+from webapp.endpoints import NOTHING, Resource
 from webapp.errors import not_found
 from webapp.extensions import db
 from webapp.schemas import (
@@ -49,13 +56,16 @@ def read_policy() -> Response:
     body=PolicyRequest,
     answers={200: PolicyAnswer},
     refuses=("policy_conflict",),
+    audits="policy.change",
 )
 def write_policy(body: PolicyRequest) -> Response:
     """Replaces the whole policy; refused unless it was made from the newest version."""
     session = db.session()
     policies.check_names(session, body.rules)
-    content = policies.content_from(body)
+    content, before = policies.content_from(body), content_of(current_policy(session))
     made = put_policy(session, body.version, content, author_id=access.require().id)
+    told = {"version": made.version, "changes": policies.changes(before, content)}
+    record(session, access.actor(), "policy.change", "policy", told)
     return _answer_and_wake(policies.policy_to_json(made))
 
 
@@ -85,6 +95,7 @@ def list_policy_versions(query: Page) -> Response:
     role=Role.OPERATOR,
     body=PolicyDraft,
     answers={200: PolicyPreview},
+    audits=NOTHING,
 )
 def preview_policy(body: PolicyDraft) -> Response:
     """The next 50 starts as they are going to be, and as they would be; nothing is changed.
@@ -105,6 +116,7 @@ def preview_policy(body: PolicyDraft) -> Response:
     role=Role.OPERATOR,
     answers={200: PauseAnswer},
     refuses=("policy_conflict",),
+    audits="queues.pause",
 )
 def pause_queue(name: str) -> Response:
     """No more of its jobs are admitted; those admitted go on."""
@@ -119,6 +131,7 @@ def pause_queue(name: str) -> Response:
     role=Role.OPERATOR,
     answers={200: PauseAnswer},
     refuses=("policy_conflict",),
+    audits="queues.resume",
 )
 def resume_queue(name: str) -> Response:
     """Its jobs are admitted again."""
@@ -133,6 +146,7 @@ def resume_queue(name: str) -> Response:
     role=Role.OPERATOR,
     answers={200: PauseAnswer},
     refuses=("policy_conflict",),
+    audits="types.pause",
 )
 def pause_jobs_of_type(name: str) -> Response:
     """No more of its jobs are admitted; also for a type that no worker has registered yet."""
@@ -147,6 +161,7 @@ def pause_jobs_of_type(name: str) -> Response:
     role=Role.OPERATOR,
     answers={200: PauseAnswer},
     refuses=("policy_conflict",),
+    audits="types.resume",
 )
 def resume_jobs_of_type(name: str) -> Response:
     """Its jobs are admitted again."""
@@ -158,7 +173,7 @@ def _pause_class(name: str, *, paused: bool) -> Response:
         raise not_found()
     author = access.require().id
     made = pause_class(db.session(), JobClass(name), paused=paused, author_id=author)
-    return _answer_and_wake(_pause_to_json(name, made, paused=paused))
+    return _answer_and_wake(_paused("queues", name, made, paused=paused))
 
 
 def _pause_type(name: str, *, paused: bool) -> Response:
@@ -166,10 +181,14 @@ def _pause_type(name: str, *, paused: bool) -> Response:
         raise not_found()
     author = access.require().id
     made = pause_type(db.session(), name, paused=paused, author_id=author)
-    return _answer_and_wake(_pause_to_json(name, made, paused=paused))
+    return _answer_and_wake(_paused("types", name, made, paused=paused))
 
 
-def _pause_to_json(name: str, policy: PolicyVersion, *, paused: bool) -> dict[str, Any]:
+def _paused(what: str, name: str, policy: PolicyVersion, *, paused: bool) -> dict[str, Any]:
+    """Write down that it was done, and return what to answer."""
+    action = f"{what}.pause" if paused else f"{what}.resume"
+    told = {"policy_version": policy.version}
+    record(db.session(), access.actor(), action, f"{what}/{name}", told)
     return {"name": name, "paused": paused, "policy_version": policy.version}
 
 

@@ -43,8 +43,9 @@ def next_job(body: NextRequest) -> Response:
     204 when there is none, after `wait_seconds`. It is the worker's for `lease_seconds`, and longer
     with every heartbeat; then somebody else gets it, and that counts as an attempt.
     """
-    wanted = Wanted(body.types, pulling.owner_served(access.require()))
-    worker = Worker(body.worker, wanted, timedelta(seconds=body.lease_seconds))
+    account = access.require()
+    wanted = Wanted(body.types, pulling.owner_served(account))
+    worker = Worker(body.worker, account.id, wanted, timedelta(seconds=body.lease_seconds))
     handed = pulling.hand_out(worker, wait=timedelta(seconds=body.wait_seconds))
     if handed is None:
         return Response(status=204)
@@ -62,6 +63,7 @@ def next_job(body: NextRequest) -> Response:
     body=HeartbeatRequest,
     answers={200: HeartbeatAnswer},
     refuses=("lease_lost",),
+    reports=True,
 )
 def keep_job(job_id: str, body: HeartbeatRequest) -> Response:
     """The lease lasts anew, as long as the job may run. `cancel` says that it is to stop."""
@@ -79,6 +81,7 @@ def keep_job(job_id: str, body: HeartbeatRequest) -> Response:
     body=CompleteRequest,
     answers={200: JobAnswer},
     refuses=("lease_lost",),
+    reports=True,
 )
 def complete_job(job_id: str, body: CompleteRequest) -> Response:
     """A failure is retried by the job's own rules, unless it is not `retryable`."""

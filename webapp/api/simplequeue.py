@@ -99,7 +99,7 @@ def next_simple_job() -> Response:
     if account.by_session:
         # A link that changes something must not be followed for whoever is signed in.
         raise Problem("forbidden", "Taking a job needs a token.")
-    worker = Worker(TYPE, Wanted([TYPE], account.id), pulling.FOR_GOOD)
+    worker = Worker(TYPE, account.id, Wanted([TYPE], account.id), pulling.FOR_GOOD)
     handed = pulling.hand_out(worker, wait=timedelta(0))
     if handed is None:
         raise Problem("not_found", "No job is waiting.")
@@ -127,6 +127,7 @@ def read_simple_job(job_id: str) -> Response:
     body=SimpleCompletion,
     answers={200: SimpleJob},
     refuses=("not_found", "not_running"),
+    reports=True,
 )
 def complete_simple_job(body: SimpleCompletion) -> Response:
     """409 for a job that is not running."""

@@ -113,6 +113,7 @@ def _maker() -> Account:
         if access.caller() is None:
             raise unauthenticated("Sign in, or send username and password.", basic=True)
         account = access.require(Scope.ADMIN)
+        access.count_request()
         protect_session()
         return account
     username, password = credentials.username or "", credentials.password or ""

@@ -6,6 +6,7 @@ from flask_limiter import RateLimitExceeded
 from flask_login import logout_user
 
 from webapp import access
+from webapp.errors import retry_after
 from webapp.schemas import PASSWORD_LIMIT
 from webapp.services import services
 from webapp.views import frame
@@ -46,7 +47,7 @@ def too_many(error: RateLimitExceeded) -> ResponseReturnValue:
     """Say at the door that it stays shut for a while."""
     target = frame.safe_target(request.form.get("next"))
     answer = _door(target, username=request.form.get("username", ""), problem=_TOO_MANY)
-    return answer, 429, {"Retry-After": str(error.limit.limit.get_expiry())}
+    return answer, 429, {"Retry-After": retry_after(error)}
 
 
 @bp.post("/sign-out")

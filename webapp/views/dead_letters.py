@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement
 from scheduler.models import Job
 from scheduler.states import JobStatus, Role
 from scheduler.store.revival import run_again
-from webapp import access, clearing, dead_letters, queries
+from webapp import access, audit, clearing, dead_letters, queries
 from webapp.access import Account
 from webapp.answers import json_body
 from webapp.bodies import parse_body
@@ -122,6 +122,8 @@ def retry_edited(job_id: str) -> ResponseReturnValue:
         return _edit_page(job, form, 422)
     moves = run_again(session, [job.id], payloads={job.id: payload})
     session.refresh(job)
+    if moves:
+        audit.note_about_job("jobs.retry", job, clearing.PAYLOAD_CHANGED)
     return retried(job, moves)
 
 

@@ -73,7 +73,16 @@ def theme() -> str:
 def job_url(job: Mapping[str, Any] | Any, action: str = "") -> str:
     """Return where a job is; the owner is named where the reader is somebody else."""
     job_id, owner = _names(job)
-    path = f"{request.script_root}/jobs/{quote(job_id, safe='')}{action and '/' + action}"
+    return _url_of("jobs", job_id, owner, action)
+
+
+def schedule_url(schedule: Mapping[str, Any]) -> str:
+    """Return where a schedule is, likewise."""
+    return _url_of("schedules", schedule["name"], schedule["owner"])
+
+
+def _url_of(kind: str, name: str, owner: str | None, action: str = "") -> str:
+    path = f"{request.script_root}/{kind}/{quote(name, safe='')}{action and '/' + action}"
     account = access.caller()
     if owner is None or account is None or owner == account.username:
         return path
@@ -102,6 +111,7 @@ def furnish(state: BlueprintSetupState) -> None:
         is_operator=lambda: _has_role(Role.OPERATOR),
         may_submit=lambda: _has_role(Role.USER),
         job_url=job_url,
+        schedule_url=schedule_url,
     )
 
 
@@ -154,6 +164,7 @@ def _note(finish: reads.Finish) -> Note | None:
         {
             "job_id": finish.job_id,
             "seq": finish.seq,
+            "verb": finish.verb,
             "status": finish.status,
             "data": finish.data,
             "at": finish.at,

@@ -20,7 +20,7 @@ from scheduler.models import Job, JobType
 from scheduler.states import JobStatus, Role
 from scheduler.store import cancellation
 from scheduler.store.moves import Move
-from webapp import access, dead_letters, presentation, queries
+from webapp import access, audit, dead_letters, presentation, queries
 from webapp.access import Account
 from webapp.errors import Problem
 from webapp.extensions import db
@@ -121,6 +121,8 @@ def cancel(job_id: str) -> ResponseReturnValue:
     job = access.find_job(account, job_id, request.args.get("owner"))
     moves = cancellation.cancel(session, job.id)
     session.refresh(job)
+    if moves:
+        audit.note_about_job("jobs.cancel", job)
     _flash_outcome(job, asked=bool(moves))
     finish(moves)
     return _back_from(job)

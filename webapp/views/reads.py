@@ -9,9 +9,10 @@ from redis import Redis
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from scheduler.events import Standing, read_standing, to_rfc3339
+from scheduler.clock import to_rfc3339
+from scheduler.events import Standing, read_standing
 from scheduler.models import Active, Job, JobEvent, JobLog, Ready, User
-from scheduler.states import FINISHED, UNFINISHED, JobClass, JobStatus
+from scheduler.states import DISCARD, FINISHED, UNFINISHED, JobClass, JobStatus
 from scheduler.store import fleet
 from webapp import figures, queries, serialise
 
@@ -32,6 +33,7 @@ class Finish:
 
     seq: int
     job_id: str
+    verb: str
     status: JobStatus
     data: Mapping[str, Any] | None
     at: datetime
@@ -58,14 +60,22 @@ def recent_finishes(session: Session, owner_id: int) -> list[Finish]:
         .subquery()
     )
     rows = session.execute(
-        select(recent.c.seq, Job.job_id, recent.c.status, recent.c.data, recent.c.at)
+        select(
+            recent.c.seq,
+            Job.job_id,
+            recent.c.verb,
+            recent.c.status,
+            recent.c.data,
+            recent.c.at,
+        )
         .join(Job, Job.id == recent.c.job_id)
-        .where(recent.c.status.in_(sorted(FINISHED)))
+        .where(recent.c.status.in_(sorted(FINISHED)), recent.c.verb != DISCARD)
         .order_by(recent.c.seq.desc())
         .limit(NOTES_SHOWN)
     )
     return [
-        Finish(seq, job_id, JobStatus(status), data, at) for seq, job_id, status, data, at in rows
+        Finish(seq, job_id, verb, JobStatus(status), data, at)
+        for seq, job_id, verb, status, data, at in rows
     ]
 
 
@@ -163,7 +173,7 @@ def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
         "workers": [
             {
                 "name": worker.name,
-                "state": worker.state,
+                "state": fleet.state_of(worker),
                 "alive": worker.name in live,
                 "processes": worker.processes,
                 "running": len(running.get(worker.name, [])),

@@ -1,17 +1,21 @@
 """Ending jobs before their time: nothing of them stays behind."""
 
+from itertools import permutations
+
 import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from scheduler.models import Active, Feed, Job, Outbox, Ready, Timer
 from scheduler.states import ACTIVE, FINISHED, WAITING, CancelReason, FeedKind, JobStatus
+from scheduler.store import work
 from scheduler.store.admission import Admitted, admit
-from scheduler.store.cancellation import cancel, cancel_waiting
+from scheduler.store.cancellation import cancel, cancel_all, cancel_waiting
 from tests.factories import MINUTE, NOON, make_job, make_user
 from tests.racing import all_at_once, committed, one_after_the_other
 
 S = JobStatus
+ORDERS = list(permutations([CancelReason.BY_USER, CancelReason.REPLACED]))
 
 
 def _rows(session: Session, job: int) -> dict[str, int]:
@@ -67,6 +71,38 @@ def test_a_running_job_is_asked_to_stop_once(session: Session) -> None:
     assert (move.verb, move.status, job.status) == ("request_cancel", S.RUNNING, S.RUNNING)
     assert asked_at == move.at
     assert cancel(session, job.id) == []
+
+
+@pytest.mark.parametrize("reasons", ORDERS)
+@pytest.mark.parametrize("end", ["stops", "fails"])
+def test_who_asks_a_running_job_to_stop_first_says_why(
+    session: Session, reasons: tuple[CancelReason, ...], end: str
+) -> None:
+    job = make_job(session, make_user(session), S.RUNNING)
+    for reason in reasons:
+        cancel_all(session, [job.id], reason=reason)
+
+    if end == "stops":
+        (move,) = work.stop(session, job.id, 1)
+    else:
+        (move,) = work.fail(session, work.Failure(job.id, 1, "E", "no"))
+
+    session.refresh(job)
+    assert (job.status, job.reason) == (S.CANCELLED, reasons[0])
+    assert move.data == {"reason": reasons[0], "from": S.RUNNING}
+
+
+def test_of_several_jobs_those_that_run_are_asked_and_the_others_cancelled(
+    session: Session,
+) -> None:
+    owner = make_user(session)
+    jobs = [make_job(session, owner, status) for status in JobStatus]
+
+    moves = cancel_all(session, [job.id for job in jobs], reason=CancelReason.REPLACED)
+
+    verbs = {move.id: move.verb for move in moves}
+    expected = dict.fromkeys(WAITING | {S.QUEUED}, "cancel") | {S.RUNNING: "request_cancel"}
+    assert [verbs.get(job.id) for job in jobs] == [expected.get(status) for status in JobStatus]
 
 
 @pytest.mark.parametrize("status", sorted(FINISHED))

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from scheduler.models import Job
-from scheduler.states import JobStatus
+from scheduler.states import DISCARD, JobStatus
 from scheduler.store.dead_letters import discard, hold
 from scheduler.store.revival import run_again
 from tests.factories import NOON, make_job, make_user
@@ -29,8 +29,9 @@ def test_dead_letters_are_held_and_nothing_else_is(session: Session) -> None:
 def test_a_discarded_job_stays_failed(session: Session) -> None:
     job = make_job(session, make_user(session), S.FAILED)
 
-    assert discard(session, [job.id]) == [job.id]
+    (move,) = discard(session, [job.id])
 
+    assert (move.id, move.verb, move.status, move.attempt) == (job.id, DISCARD, S.FAILED, 1)
     assert _look(session, job).discarded_at is not None
     assert _look(session, job).status == S.FAILED
     assert discard(session, [job.id]) == []

@@ -13,17 +13,21 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import ColumnElement, Connection, Engine, Select, event, func, select, text, true
 from sqlalchemy.orm import Session
 
-from scheduler.models import Job, JobEvent, JobLog, Searched, User
-from scheduler.states import PENDING, Condition, FeedKind, JobStatus, Role
+from scheduler.callback import Reply
+from scheduler.models import Job, JobEvent, JobLog, Schedule, Searched, User
+from scheduler.states import PENDING, Condition, FeedKind, JobStatus, Overlap, Role
 from scheduler.store import (
     admission,
+    callbacks,
     dependencies,
     picture,
     recovery,
     retention,
+    ticking,
     timers,
     work,
 )
@@ -39,28 +43,34 @@ from tests.factories import (
     make_group,
     make_job,
     make_policy,
+    make_schedule,
     make_submission,
     make_type,
     make_user,
     make_worker,
 )
-from webapp import access, dead_letters, queries, workflows
+from webapp import access, dead_letters, figures, metrics, queries, usage, workflows
 from webapp.access import Account
 
 S = JobStatus
 LARGE = {
     "attempts",
+    "audit_log",
+    "callback_deliveries",
+    "callbacks",
     "dependencies",
     "job_events",
     "job_logs",
     "jobs",
     "ready",
+    "schedules",
     "searched",
     "timers",
     "users",
 }
 """Tables that grow with users or jobs: reading one of them from end to end is too much."""
 
+WITHOUT_PLAN = ("SAVEPOINT", "SET LOCAL")
 LEASE = timedelta(seconds=30)
 LATE = NOON + timedelta(days=36_500)
 HOW_MANY = {S.COMPLETED: 2000, S.READY: 10_000, S.FAILED: 5000}
@@ -81,21 +91,13 @@ class Filled:
 @pytest.fixture(scope="module")
 def filled(engine: Engine) -> Iterator[Filled]:
     with engine.connect() as connection, connection.begin() as outer:
-        _never_prepare(connection)
+        # A statement that is only explained has no parameters, and would not get by when prepared.
+        driver: Any = connection.connection.driver_connection
+        usual, driver.prepare_threshold = driver.prepare_threshold, None
         with Session(connection, join_transaction_mode="create_savepoint") as session:
             yield _fill(session)
         outer.rollback()
-        connection.invalidate()
-
-
-def _never_prepare(connection: Connection) -> None:
-    """Let the driver send statements as they are, however often they are explained.
-
-    It would count parameters that a generic plan is asked for without.
-    """
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    driver.prepare_threshold = None
+        driver.prepare_threshold = usual
 
 
 _USERS = """
@@ -165,6 +167,34 @@ INSERT INTO searched
 SELECT id, CASE WHEN mod(id, 1000) = 0 THEN 'rare' ELSE type END, created_at + id * interval '1 s',
        tags, concat_ws(chr(10), job_id, tags[1])
 FROM jobs;
+-- What autovacuum does in time; until then each search reads what is pending.
+SELECT gin_clean_pending_list('ix_searched_text'), gin_clean_pending_list('ix_searched_tags');
+UPDATE jobs SET schedule = 'schedule' || mod(id, 50) WHERE mod(id, 2) = 0;
+
+INSERT INTO schedules (owner_id, name, template, cron, timezone, overlap, catch_up, paused, next_at,
+                       due_at, created_at)
+SELECT id, 'nightly' || mod(id, 5000), '{"type": "simulate"}', '0 0 * * *', 'UTC', 'skip', 'all',
+       false, '2050-01-01', '2050-01-01', now()
+FROM users;
+
+INSERT INTO callbacks (job_id, owner_id, outcome, created_at, due_at, delivered_at, tries)
+SELECT id, owner_id, '{"status": "completed", "error_type": null, "error_message": null,
+       "started_at": null, "finished_at": null, "reason": null, "result": null, "attempt": 1}',
+       now(),
+       CASE WHEN mod(id, 2) = 0 THEN now() - interval '1 s' END,
+       CASE WHEN mod(id, 2) = 1 THEN now() END, 1
+FROM jobs WHERE status IN ('completed', 'ready');
+
+INSERT INTO callback_deliveries (callback_id, number, at, status_code, milliseconds)
+SELECT id, 1, now(), 503, 5 FROM callbacks;
+
+INSERT INTO callback_secrets (user_id, secret, made_at)
+SELECT DISTINCT owner_id, 'x', now() FROM callbacks;
+
+INSERT INTO audit_log (at, actor, action, target, detail)
+SELECT now() - make_interval(secs => n), 'boss' || mod(n, 100), 'users.change',
+       'users/' || mod(n, 1000), '{}'
+FROM generate_series(1, 20000) AS n;
 
 INSERT INTO meters (owner_id, tag) SELECT id, CASE WHEN mod(id, 100) = 0 THEN 1 END FROM users;
 
@@ -237,6 +267,11 @@ def _forget(filled: Filled) -> object:
     )
 
 
+def _note(filled: Filled) -> object:
+    call = callbacks.take(filled.session, limit=8)[0]
+    return callbacks.note(filled.session, call, Reply(5, status_code=503), again_in=MINUTE)
+
+
 def _admit(filled: Filled) -> object:
     wanted = [
         admission.Admitted(job, 0.1, express=False, expected_seconds=1.0)
@@ -251,6 +286,14 @@ def _change(filled: Filled) -> object:
         priority_level=0, tags=("x",), cpu_units=Decimal(1), memory_mb=64, moves_time=True
     )
     return change(filled.session, filled.jobs[S.READY][0], wanted)
+
+
+def _make_due(filled: Filled) -> object:
+    """Make jobs of schedules that are due, beside many that are not."""
+    owner = filled.session.get_one(User, filled.owner)
+    make_schedule(filled.session, owner, "skips", overlap=Overlap.SKIP)
+    make_schedule(filled.session, owner, "schedule4", overlap=Overlap.REPLACE)
+    return ticking.make_due(filled.session, now=NOON, limit=50, ticks=500).moves
 
 
 def _mark_published(filled: Filled) -> object:
@@ -268,6 +311,7 @@ ACTS: dict[str, Callable[[Filled], object]] = {
     "resolve": _resolve,
     "release due": lambda f: timers.release_due(f.session, now=NOON + MINUTE, limit=50),
     "expire": lambda f: timers.expire(f.session, now=NOON, limit=50) or True,
+    "make due": _make_due,
     "end lost": lambda f: recovery.end_lost(f.session, limit=3),
     "admit": _admit,
     "mark published": _mark_published,
@@ -301,6 +345,11 @@ ACTS: dict[str, Callable[[Filled], object]] = {
     ),
     "discard": lambda f: discard(f.session, f.jobs[S.FAILED][:5]),
     "forget": _forget,
+    "take callbacks": lambda f: callbacks.take(f.session, limit=8),
+    "note a callback": _note,
+    "send a callback again": lambda f: callbacks.send_again(f.session, f.jobs[S.COMPLETED][0]),
+    "read a secret": lambda f: callbacks.secret_of(f.session, f.owner),
+    "change a secret": lambda f: callbacks.rotate_secret(f.session, f.owner),
 }
 
 
@@ -320,6 +369,10 @@ def test_a_verb_reads_no_large_table_from_end_to_end(filled: Filled, name: str) 
 def _newest(filled: Filled, **columns: object) -> Select[Any]:
     wanted = select(Job.id).where(Job.id < filled.jobs[S.COMPLETED][-1]).filter_by(**columns)
     return wanted.order_by(Job.id.desc()).limit(50)
+
+
+def _schedules(**columns: object) -> Select[Any]:
+    return select(Schedule.id).filter_by(**columns).order_by(Schedule.id.desc()).limit(50)
 
 
 OPERATOR = Account(1, "olga", Role.OPERATOR, 1)
@@ -472,6 +525,12 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
     "everybody's jobs in a status": lambda f: _newest(f, status=S.FAILED),
     "a job by its name": lambda _: select(Job.id).where(Job.job_id == "made_1"),
     "a user's job by its name": lambda f: _newest(f, owner_id=f.owner, job_id="made_1"),
+    "own schedules": lambda f: _schedules(owner_id=f.owner),
+    "everybody's schedules": lambda _: _schedules(),
+    "the last jobs of a schedule": lambda f: queries.last_jobs_of_schedule(
+        f.owner, "schedule4", limit=10
+    ),
+    "a user's schedule by its name": lambda f: _schedules(owner_id=f.owner, name="nightly"),
     "a job's events": lambda f: (
         select(JobEvent).where(JobEvent.job_id == f.jobs[S.READY][0]).order_by(JobEvent.seq)
     ),
@@ -515,6 +574,64 @@ def test_a_list_reads_no_large_table_from_end_to_end(filled: Filled, name: str) 
             assert _read_whole(plan) == set()
 
 
+def test_what_an_account_uses_is_found_by_index(filled: Filled) -> None:
+    account = Account(filled.owner, filled.owner_name, Role.USER, 1)
+
+    statements = _statements(filled, lambda f: usage.usage(f.session, account, now=NOON))
+
+    read = [
+        (table, statement)
+        for statement, parameters in statements
+        for plan in _plans(filled.session.connection(), statement, parameters)
+        for table in _read_whole(plan)
+    ]
+    assert not read
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.OPERATOR])
+def test_a_scrape_reads_no_history_from_end_to_end(
+    filled: Filled, role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As with a history a hundred times as long as the stretch of it that is looked at.
+    monkeypatch.setattr(figures, "EVENTS_LOOKED_AT", 100)
+    account = Account(filled.owner, filled.owner_name, role, 1)
+    nowhere = Redis(port=1)
+
+    statements = _statements(
+        filled, lambda f: metrics.families(f.session, nowhere, account, now=NOON)
+    )
+
+    read = {
+        (table, statement)
+        for statement, parameters in statements
+        for plan in _plans(filled.session.connection(), statement, parameters)
+        for table in _read_whole(plan) - ({"ready"} if account.sees_everybody else set())
+    }
+    assert not read, "\n\n".join(f"{table}: {statement}" for table, statement in read)
+
+
+def test_unfinished_jobs_of_a_schedule_are_found_among_those_of_its_owner(filled: Filled) -> None:
+    statements = [each for each in _statements(filled, _make_due) if "schedule = " in each[0]]
+
+    plans = [plan for each in statements for plan in _plans(filled.session.connection(), *each)]
+    assert len(plans) == 4
+    assert [_indexes(plan) for plan in plans] == [{"ix_jobs_schedule"}] * 4
+
+
+def test_a_schedule_is_found_by_its_name(filled: Filled) -> None:
+    by_name = select(Schedule.id).where(Schedule.name == "nightly7")
+    ((statement, parameters),) = _statements(filled, lambda f: [f.session.execute(by_name)])
+
+    plans = _plans(filled.session.connection(), statement, parameters)
+    assert [_indexes(plan) for plan in plans] == [{"ix_schedules_name"}] * 2
+
+
+def _indexes(plan: dict[str, Any]) -> set[str]:
+    """Return the indexes that a plan reads."""
+    found = {plan["Index Name"]} if "Index Name" in plan else set()
+    return found.union(*(_indexes(part) for part in plan.get("Plans", ())))
+
+
 @pytest.mark.parametrize("wanted", [dead_letters.Filter(), ALIKE, LATELY], ids=str)
 @pytest.mark.parametrize(("who", "whose"), [(_own, "of_owner"), (_everybodys, "of_all")])
 def test_a_page_of_dead_letters_reads_its_own_rows_of_the_index_for_its_filter(
@@ -556,6 +673,21 @@ def test_a_statement_that_reads_everything_is_noticed(filled: Filled) -> None:
         _read_whole(plan) for plan in _plans(filled.session.connection(), statement, parameters)
     ]
     assert read == [{"jobs"}, {"jobs"}]
+
+
+def test_owners_with_callbacks_are_found_without_reading_the_callbacks(filled: Filled) -> None:
+    statements = _statements(filled, ACTS["take callbacks"])
+    taking, *_ = [each for each in statements if "RECURSIVE owners" in each[0]]
+    nested = filled.session.begin_nested()
+
+    explained = filled.session.connection().exec_driver_sql(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + taking[0], taking[1]
+    )
+
+    plan = explained.scalar_one()[0]["Plan"]
+    nested.rollback()
+    assert plan["Actual Rows"] == 8
+    assert _rows_scanned(plan) < 1000
 
 
 def test_owners_in_line_are_found_without_reading_the_lines(filled: Filled) -> None:
@@ -615,7 +747,7 @@ def _statements(filled: Filled, act: Callable[[Filled], object]) -> list[Stateme
         event.remove(connection, "before_cursor_execute", note)
         nested.rollback()
         filled.session.expire_all()
-    return [each for each in seen if "SAVEPOINT" not in each[0]]
+    return [each for each in seen if not any(word in each[0] for word in WITHOUT_PLAN)]
 
 
 def _plans(connection: Connection, statement: str, parameters: Any) -> Iterator[dict[str, Any]]:

@@ -6,14 +6,31 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from scheduler.models import Attempt, Base, Dependency, Job, JobEvent, JobLog, Searched
+from scheduler.models import (
+    Attempt,
+    Base,
+    Callback,
+    CallbackDelivery,
+    Dependency,
+    Job,
+    JobEvent,
+    JobLog,
+    Searched,
+)
 from scheduler.states import FINISHED, UNFINISHED, JobStatus
 from scheduler.store import work
 from scheduler.store.retention import forget_finished
-from tests.factories import MINUTE, NOON, make_dependency, make_job, make_user
+from tests.factories import (
+    END,
+    NOON,
+    make_callback,
+    make_delivery,
+    make_dependency,
+    make_job,
+    make_user,
+)
 
 S = JobStatus
-END = NOON + MINUTE  # of every finished job
 DAY = timedelta(days=1)
 
 
@@ -38,10 +55,12 @@ def test_a_finished_job_is_forgotten_with_everything_that_names_it(
     event = {"owner_id": owner.id, "at": NOON, "verb": "x", "status": status, "attempt": 1}
     session.add(JobEvent(job_id=job.id, **event))
     make_dependency(session, job, make_job(session, owner, S.COMPLETED))
+    for ends in ({"delivered_at": NOON}, {"gave_up_at": NOON}):
+        make_delivery(session, make_callback(session, job, **ends))
 
     assert _forget(session) == 2
 
-    for table in (Job, Attempt, JobLog, JobEvent, Dependency, Searched):
+    for table in (Job, Attempt, JobLog, JobEvent, Dependency, Callback, CallbackDelivery, Searched):
         assert session.scalar(select(func.count()).select_from(table)) == 0
 
 
@@ -58,6 +77,7 @@ def test_every_table_that_names_a_job_is_seen_to() -> None:
         "timers",
         "dependencies",
         "attempts",
+        "callbacks",
         "job_events",
         "job_logs",
         "searched",
@@ -97,6 +117,18 @@ def test_a_job_is_kept_while_another_waits_for_it_or_ran_after_it_and_is_not_fin
     make_dependency(session, child, parent)
 
     assert _forget(session) == 0
+
+
+def test_a_job_is_kept_while_it_is_still_to_be_told_about(session: Session) -> None:
+    job = make_job(session, make_user(session), S.COMPLETED)
+    make_callback(session, job, delivered_at=NOON)
+    pending = make_callback(session, job)
+
+    assert _forget(session) == 0
+
+    pending.due_at, pending.gave_up_at = None, NOON
+    session.flush()
+    assert _forget(session) == 1
 
 
 def test_the_oldest_go_first_and_no_more_than_asked_for(session: Session) -> None:

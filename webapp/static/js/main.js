@@ -9,10 +9,11 @@ import * as letters from "./letters.js";
 import * as live from "./live.js";
 import * as notify from "./notify.js";
 import * as refresh from "./refresh.js";
+import * as schedules from "./schedules.js";
 import * as submit from "./submit.js";
 import * as workers from "./workers.js";
 
-const PAGES = { edit, job, jobs, letters, submit, workers };
+const PAGES = { edit, job, jobs, letters, schedules, submit, workers };
 const YEAR_SECONDS = 31536000;
 
 const page = PAGES[document.body.dataset.page];

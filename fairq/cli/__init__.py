@@ -1,0 +1,1 @@
+"""The command line: ``fairq``. One module for the commands about one thing."""

@@ -1,0 +1,70 @@
+"""The command line as a whole: every command, and what becomes of errors."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+import typer
+
+from fairq import http
+from fairq.cli import dead, ending, jobs, schedules, service, signing_in, terminal
+from fairq.cli.top import top
+from fairq.errors import FairqError
+
+app = typer.Typer(
+    name="fairq",
+    help="Submit jobs to a Fairq server, follow them, and see why they wait.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        terminal.print_line(http.version())
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Take what goes before a command."""
+
+
+_COMMANDS: Mapping[str, Callable[..., None]] = {
+    "login": signing_in.login,
+    "logout": signing_in.logout,
+    "submit": jobs.submit,
+    "submit-file": jobs.submit_file,
+    "ls": jobs.ls,
+    "show": jobs.show,
+    "logs": jobs.logs,
+    "wait": jobs.wait,
+    "cancel": jobs.cancel,
+    "retry": jobs.retry,
+    "top": top,
+    "stats": service.stats,
+    "types": service.types,
+    "workers": service.workers,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+app.add_typer(dead.app, name="dead")
+app.add_typer(schedules.app, name="schedules")
+
+
+def main() -> None:
+    """Run the command that was typed; a FairqError ends it with one line and an exit code."""
+    try:
+        app(prog_name="fairq")
+    except FairqError as error:
+        terminal.say(f"fairq: {ending.explanation(error)}")
+        sys.exit(ending.exit_code(error))

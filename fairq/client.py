@@ -1,0 +1,322 @@
+"""The client for programs that do one thing at a time."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
+from tenacity import Retrying
+
+from fairq import calls, http, retrying
+from fairq.calls import Call, Cleared, DeadLetterFilter, JobFilter, Timing
+from fairq.clock import Deadline
+from fairq.errors import NotFinished
+from fairq.models import (
+    Account,
+    Attempt,
+    Change,
+    DeadLetter,
+    DeadLetterGroup,
+    Job,
+    JobType,
+    LogLine,
+    Page,
+    Schedule,
+    Stats,
+    Worker,
+)
+from fairq.sign_in import SignIn
+from fairq.submission import Fields, Submission
+from fairq.worker import Handler, PullWorker, Terms
+from fairq.workflow import Workflow
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60.0
+"""How long a call that is safe to repeat is tried again while the server is away."""
+
+TIMEOUT_SECONDS = 30.0
+"""How long an answer may take."""
+
+WAIT_SECONDS = 30.0
+"""How long one request waits for a job to finish; then another one follows."""
+
+log = logging.getLogger(__name__)
+
+
+class Client:
+    """A connection to a server. Safe to share between threads.
+
+    Without *url* and *token* it is the server and the account of ``FAIRQ_URL`` and ``FAIRQ_TOKEN``,
+    or of ``fairq login``. While the server is away, reads and submissions are tried again for
+    *patience_seconds*: each submission carries an id or a key, so that none is taken in twice.
+    What cannot be repeated safely is tried once.
+
+    Every method raises ``Refused`` when the server says no and ``NoAnswer`` when it says nothing.
+    Where a job is meant, its id or a ``Job`` will do; *owner* is for operators.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        sign_in = SignIn.found(url, token)
+        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
+        self._http = httpx.Client(**http.options(sign_in, timeout_seconds))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Submitting
+
+    def submit(
+        self, type_: str, payload: Mapping[str, Any] | None = None, /, **fields: Unpack[Fields]
+    ) -> Job:
+        """Submit a job. One that is there with the same content comes back as ``duplicate``."""
+        return self.send(calls.submit(Submission(type_, payload or {}, **fields)))
+
+    def submit_many(self, submissions: Iterable[Submission]) -> list[Job]:
+        """Submit jobs, all or none; they may wait for one another in any order."""
+        return self.send(calls.submit_many(list(submissions)))
+
+    def workflow(self) -> Workflow[list[Job]]:
+        """Return an empty graph of jobs, to be filled and submitted as a whole."""
+        return Workflow(self.submit_many)
+
+    # One job
+
+    def job(self, job: str | Job, *, owner: str | None = None) -> Job:
+        """Read a job."""
+        return self.send(calls.job(job, owner))
+
+    def attempts(self, job: str | Job, *, owner: str | None = None) -> list[Attempt]:
+        """Read every try at a job, first to last."""
+        return self.send(calls.attempts(job, owner))
+
+    def wait(
+        self, job: str | Job, timeout_seconds: float | None = None, *, owner: str | None = None
+    ) -> Job:
+        """Return a job once it is finished, however it ended. Raises NotFinished after the time."""
+        deadline = Deadline(timeout_seconds)
+        while True:
+            found = self.send(calls.wait(job, deadline.left(at_most=WAIT_SECONDS), owner))
+            if found.is_finished:
+                return found
+            if deadline.is_over():
+                raise NotFinished(found)
+
+    def cancel(self, job: str | Job, *, owner: str | None = None) -> Job:
+        """Cancel a job: at once while it waits, as soon as it has stopped while it runs."""
+        return self.send(calls.cancel(job, owner))
+
+    def retry(self, job: str | Job, *, owner: str | None = None) -> Job:
+        """Run a failed or cancelled job again, with fresh attempts."""
+        return self.send(calls.retry(job, owner))
+
+    def logs(
+        self, job: str | Job, *, follow: bool = False, owner: str | None = None
+    ) -> Iterator[LogLine]:
+        """Yield what a job wrote, oldest first; *follow* goes on until it is finished."""
+        if follow:
+            return self._followed(job, owner)
+        return self._items(partial(calls.logs, job, owner))
+
+    def stream(self, *, after: int | None = None, owner: str | None = None) -> Iterator[Change]:
+        """Yield every change of one's jobs from now on, or *after* the one with that ``seq``.
+
+        A connection that is lost is made again, and nothing is missed meanwhile; where that was
+        not possible, the next change ``is_gap``.
+        """
+        last_id = None if after is None else str(after)
+        while True:
+            for event in self._listen(calls.stream(owner), last_id):
+                last_id = event.id or last_id
+                if (change := http.change(event)) is not None:
+                    yield change
+            threading.Event().wait(http.REOPEN_SECONDS)
+
+    # Lists
+
+    def jobs(self, **wanted: Unpack[JobFilter]) -> Iterator[Job]:
+        """Yield jobs, newest first, page after page; ``limit`` is the size of a page."""
+        return self._items(partial(calls.jobs, wanted))
+
+    def dead_letters(self, **wanted: Unpack[DeadLetterFilter]) -> Iterator[DeadLetter]:
+        """Yield jobs that failed for good and were not discarded, the latest failure first."""
+        return self._items(partial(calls.dead_letters, wanted))
+
+    def dead_letter_groups(self, **wanted: Unpack[DeadLetterFilter]) -> Iterator[DeadLetterGroup]:
+        """Yield dead letters in groups of alike errors."""
+        return self._items(partial(calls.dead_letter_groups, wanted))
+
+    def retry_dead_letters(
+        self,
+        *job_ids: str,
+        payload: Mapping[str, Any] | None = None,
+        **wanted: Unpack[DeadLetterFilter],
+    ) -> int:
+        """Run dead letters again, those named or all that match, and return how many.
+
+        *payload* is merged into their payloads; None in it takes a field away.
+        """
+        meant = calls.meant(job_ids, wanted)
+        return self._clear(partial(calls.retry_dead_letters, meant, payload))
+
+    def discard_dead_letters(self, *job_ids: str, **wanted: Unpack[DeadLetterFilter]) -> int:
+        """Take dead letters out of the list, those named or all that match; return how many."""
+        return self._clear(partial(calls.discard_dead_letters, calls.meant(job_ids, wanted)))
+
+    # Schedules
+
+    def schedules(self) -> Iterator[Schedule]:
+        """Yield schedules."""
+        return self._items(calls.schedules)
+
+    def schedule(self, name: str) -> Schedule:
+        """Read a schedule."""
+        return self.send(calls.schedule(name))
+
+    def create_schedule(self, name: str, job: Submission, **timing: Unpack[Timing]) -> Schedule:
+        """Have *job* submitted by the clock: give ``cron`` or ``every_seconds``."""
+        return self.send(calls.create_schedule(name, job, timing))
+
+    def update_schedule(
+        self, name: str, job: Submission | None = None, **timing: Unpack[Timing]
+    ) -> Schedule:
+        """Change what a schedule submits, and when; ``paused=True`` stops it."""
+        return self.send(calls.update_schedule(name, job, timing))
+
+    def delete_schedule(self, name: str) -> None:
+        """Delete a schedule; jobs it submitted stay."""
+        self.send(calls.delete_schedule(name))
+
+    def run_schedule(self, name: str) -> Job:
+        """Submit the job of a schedule now, whatever the clock says."""
+        return self.send(calls.run_schedule(name))
+
+    # Service
+
+    def me(self) -> Account:
+        """Read one's own account."""
+        return self.send(calls.me())
+
+    def workers(self) -> list[Worker]:
+        """Read every worker, for operators."""
+        return self.send(calls.workers())
+
+    def stats(self) -> Stats:
+        """Read figures of now and of the last hour: own ones, everybody's for operators."""
+        return self.send(calls.stats())
+
+    def types(self) -> list[JobType]:
+        """Read what can be submitted."""
+        return self.send(calls.types())
+
+    # Working
+
+    def worker(
+        self, types: Iterable[str] | None = None, **terms: Unpack[Terms]
+    ) -> Callable[[Handler], PullWorker]:
+        """Make a function the handler of jobs of these types, or of any that workers may pull.
+
+        ::
+
+            @client.worker(types=["thumbnail"])
+            def thumbnail(context, payload):
+                context.progress(0.5, "half way")
+                return {"width": 100}
+
+            thumbnail.run()
+        """
+        return lambda handler: PullWorker(self.send, handler, types, **terms)
+
+    # How it is done
+
+    def send(self, call: Call[T]) -> T:
+        """Send a call of ``fairq.calls``, again while the server is away if that is safe."""
+        if not call.is_safe:
+            return self._exchange(call)
+        answer: T = Retrying(**retrying.policy(self._patience_seconds))(self._exchange, call)
+        return answer
+
+    def _exchange(self, call: Call[T]) -> T:
+        timeout = self._timeout_seconds + call.waits_seconds
+        try:
+            answer = self._http.request(**http.request(call), timeout=timeout)
+        except httpx.TransportError as error:
+            raise http.no_answer(error, self._http.base_url) from error
+        return http.answered(call, answer)
+
+    def _items(self, page_of: Callable[[str | None], Call[Page[T]]]) -> Iterator[T]:
+        cursor = None
+        while True:
+            page = self.send(page_of(cursor))
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def _clear(self, part_of: Callable[[str | None], Call[Cleared]]) -> int:
+        done, cursor = 0, None
+        while True:
+            cleared = self.send(part_of(cursor))
+            done, cursor = done + cleared.done, cleared.next_cursor
+            if cursor is None:
+                return done
+
+    def _followed(self, job: str | Job, owner: str | None) -> Iterator[LogLine]:
+        call, last_id = calls.follow_logs(job, owner), None
+        while True:
+            for event in self._listen(call, last_id):
+                last_id = event.id or last_id
+                if event.event == http.END:
+                    return
+                if event.event == http.LINE:
+                    yield call.read(event.json())
+            threading.Event().wait(http.REOPEN_SECONDS)
+
+    def _listen(self, call: Call[Any], last_id: str | None) -> Iterator[ServerSentEvent]:
+        """Yield events until the server ends the stream; a broken connection is made again."""
+        while True:
+            with closing(self._opened(call, last_id)) as answer:
+                try:
+                    for event in EventSource(answer).iter_sse():
+                        last_id = event.id or last_id
+                        if event.data:
+                            yield event
+                except httpx.TransportError as error:
+                    log.info("a stream broke", extra={"problem": str(error)})
+                else:
+                    return
+            threading.Event().wait(http.REOPEN_SECONDS)
+
+    def _opened(self, call: Call[Any], last_id: str | None) -> httpx.Response:
+        policy = retrying.policy(self._patience_seconds)
+        return Retrying(**policy)(self._open, call, last_id)
+
+    def _open(self, call: Call[Any], last_id: str | None) -> httpx.Response:
+        timeout = httpx.Timeout(self._timeout_seconds, read=http.SILENCE_SECONDS)
+        request = self._http.build_request(**http.listening(call, last_id), timeout=timeout)
+        try:
+            answer = self._http.send(request, stream=True)
+            if not http.is_stream(answer):
+                answer.read()
+        except httpx.TransportError as error:
+            raise http.no_answer(error, self._http.base_url) from error
+        return http.stream_of(answer)

@@ -1,0 +1,45 @@
+"""When a call is sent again, and after which pause. The same for both clients."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+
+from fairq.errors import NoAnswer, Refused
+
+_AWAY = frozenset({429, 502, 503, 504})
+"""Not now: too much, or the server, or what stands before it, is away."""
+
+_spread = wait_random_exponential(multiplier=0.2, max=10)
+"""Grows from try to try, and keeps clients that lost the same server from coming back together."""
+
+
+class Policy(TypedDict):
+    """What tenacity is told."""
+
+    retry: Callable[[RetryCallState], bool]
+    wait: Callable[[RetryCallState], float]
+    stop: Callable[[RetryCallState], bool]
+    reraise: bool
+
+
+def policy(patience_seconds: float) -> Policy:
+    """Try again until *patience_seconds* are over, or would be after the pause asked for."""
+    return Policy(
+        retry=retry_if_exception(is_passing),
+        wait=pause,
+        stop=stop_before_delay(patience_seconds),
+        reraise=True,
+    )
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether the same call may succeed later."""
+    return isinstance(error, NoAnswer) or (isinstance(error, Refused) and error.status in _AWAY)
+
+
+def pause(state: RetryCallState) -> float:
+    """Return the seconds to the next try: as many as the server asks for, if it does."""
+    error: Any = state.outcome and state.outcome.exception()
+    asked = error.retry_after if isinstance(error, Refused) else None
+    return _spread(state) if asked is None else asked

@@ -1,0 +1,79 @@
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import ValidationError
+
+from fairq import Job, models
+from scheduler.states import FINISHED, Condition, JobStatus
+from webapp import schemas
+
+JOB = {"job_id": "a", "type": "simulate", "status": "ready", "owner": "ann"}
+
+READ = {
+    models.Job: schemas.JobAnswer,
+    models.Waiting: schemas.Waiting,
+    models.EstimatedStart: schemas.EstimatedStart,
+    models.LogLine: schemas.LogLine,
+    models.Attempt: schemas.AttemptAnswer,
+    models.DeadLetter: schemas.DeadLetter,
+    models.DeadLetterGroup: schemas.DeadLetterGroup,
+    models.JobType: schemas.TypeAnswer,
+    models.Worker: schemas.WorkerAnswer,
+    models.Offer: schemas.Offer,
+    models.Stats: schemas.Stats,
+    models.Spread: schemas.Spread,
+    models.Account: schemas.Me,
+}
+
+
+@pytest.mark.parametrize("model", READ, ids=lambda model: model.__name__)
+def test_nothing_is_read_that_the_server_does_not_tell(model: type[models.Answer]) -> None:
+    assert set(model.model_fields) <= set(READ[model].model_fields)
+
+
+def test_a_job_is_read_in_full() -> None:
+    assert set(models.Job.model_fields) == set(schemas.JobAnswer.model_fields)
+
+
+def test_statuses_are_those_of_the_server() -> None:
+    known = {models.BLOCKED, models.READY, models.RUNNING, models.RETRYING, *models.FINISHED}
+
+    assert known <= set(JobStatus)
+    assert set(models.CONDITIONS) == set(Condition)
+
+
+def test_finished_means_what_the_server_means() -> None:
+    assert set(FINISHED) == models.FINISHED
+
+
+def test_a_job_of_an_older_server_is_read() -> None:
+    job = Job.model_validate(JOB)
+
+    assert not job.is_finished
+    assert job.result is None
+
+
+def test_a_status_of_a_newer_server_is_read() -> None:
+    assert Job.model_validate(JOB | {"status": "dreaming"}).status == "dreaming"
+
+
+@pytest.mark.parametrize(
+    ("status", "finished", "completed"),
+    [("completed", True, True), ("failed", True, False), ("cancelled", True, False)],
+)
+def test_a_job_knows_how_it_ended(status: str, finished: bool, completed: bool) -> None:  # noqa: FBT001 - cases of a table
+    job = Job.model_validate(JOB | {"status": status})
+
+    assert (job.is_finished, job.is_completed) == (finished, completed)
+
+
+def test_what_was_answered_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Job.model_validate(JOB).status = "completed"  # type: ignore[misc]
+
+
+def test_times_are_instants() -> None:
+    job = Job.model_validate(JOB | {"created_at": "2026-03-01T12:00:00Z"})
+
+    assert job.created_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert job.as_json()["created_at"] == "2026-03-01T12:00:00Z"

@@ -1,0 +1,106 @@
+"""Reads what is new in a table, once for everybody who listens here."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import gevent
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+from sqlalchemy.orm import Session
+
+from webapp.streams.growth import Growth, Told
+from webapp.streams.horizon import Horizon, advance
+from webapp.streams.outlet import Outlet
+
+POLL = timedelta(seconds=2)
+"""How often a tail looks by itself: what the loss of a message costs at most."""
+
+DOUBT_POLL = timedelta(milliseconds=50)
+"""How often it looks at numbers that are missing while somebody listens."""
+
+EVERYBODY = None
+"""The key of outlets that hear of every row."""
+
+
+class Tail:
+    """One reader of a growing table, and the outlets that hear of its rows.
+
+    Rows go out in the order of their numbers, each once, and none before everything below its
+    number is settled. So whoever knows the last number they were told has missed nothing before.
+    """
+
+    def __init__(self, growth: Growth) -> None:
+        self.growth = growth
+        self._horizon = Horizon()
+        self._outlets: dict[int | None, set[Outlet]] = {}
+        self._turn = BoundedSemaphore()
+        self._bell = Event()
+
+    @property
+    def reach(self) -> int | None:
+        """The number up to which everything was told; None before anything is known."""
+        return self._horizon.number
+
+    def ring(self) -> None:
+        """Make the next look come now. Does nothing if nobody would hear of it."""
+        if self._outlets:
+            self._bell.set()
+
+    def wait(self) -> None:
+        """Wait until it is time to look."""
+        in_doubt = self._outlets and self._horizon.doubt is not None
+        self._bell.wait((DOUBT_POLL if in_doubt else POLL).total_seconds())
+        self._bell.clear()
+
+    def step(self, session: Session) -> None:
+        """Read what is new, and put it where it is waited for."""
+        with self._turn:
+            self._advance(session)
+            while self._horizon.is_behind:
+                gevent.sleep(0)  # those who were put something send it before there is more
+                self._advance(session)
+
+    def join(self, session: Session, outlet: Outlet, key: int | None) -> int | None:
+        """Let an outlet hear of what follows; return the number that it follows.
+
+        None, and nothing has changed: that is not known yet, and it is worth asking again soon.
+        """
+        self.step(session)
+        if self.reach is not None:
+            self._outlets.setdefault(key, set()).add(outlet)
+        return self.reach
+
+    def leave(self, outlet: Outlet, key: int | None) -> None:
+        """Put nothing more into an outlet. Harmless for one that never joined."""
+        here = self._outlets.get(key, set())
+        here.discard(outlet)
+        if not here:
+            self._outlets.pop(key, None)
+
+    def _advance(self, session: Session) -> None:
+        growth, before = self.growth, self._horizon
+        after = advance(
+            before,
+            lambda number: growth.look(session, number),
+            lambda: growth.writers(session),
+        )
+        news = self._news(session, before.number, after.number)
+        # Not before they are read: what fails on the way is read again in the next turn.
+        self._horizon = after
+        self._put(news)
+
+    def _news(self, session: Session, before: int | None, after: int | None) -> list[Told]:
+        if not self._outlets or before is None or after is None or before == after:
+            return []
+        keys = (
+            None
+            if EVERYBODY in self._outlets
+            else [key for key in self._outlets if key is not None]
+        )
+        return self.growth.read(session, keys, after=before, until=after)
+
+    def _put(self, news: Iterable[Told]) -> None:
+        for told in news:
+            for key in (told.key, EVERYBODY):
+                for outlet in self._outlets.get(key, ()):
+                    outlet.put(told)
