@@ -92,7 +92,9 @@ class Mirror:
         self._know(session, touched | moved | {job.owner_id for job in present}, now)
         self._take_in_ended(rows, present, now)
         self._count_ended(rows, now)
-        self.scorer.forget([row.job_id for row in rows if row.kind is FeedKind.ENDED])
+        # Of a job whose place has changed, something else holds than what was said of it first.
+        outdated = {FeedKind.ENDED, FeedKind.LINED}
+        self.scorer.forget([row.job_id for row in rows if row.kind in outdated])
         self._read_lines(session, self._stale(rows) | moved | self._next_unread(), now)
         if now - self._swept_at >= SWEEP_EVERY:
             self._compare(session, now)

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    DDL,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Numeric,
     SmallInteger,
     Text,
+    event,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -317,7 +319,6 @@ class Job(Base):
             "id",
             postgresql_where=text("schedule IS NOT NULL"),
         ),
-        Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         {
             "postgresql_with": {
                 "fillfactor": "85",
@@ -326,6 +327,37 @@ class Job(Base):
             }
         },
     )
+
+
+class Searched(Base):
+    """What lists find few of many jobs by, and no move changes.
+
+    Apart from ``jobs``, since every move of a job writes all indexes of its row anew.
+    """
+
+    __tablename__ = "searched"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    type: Mapped[str] = mapped_column(index=True)
+    created_at: Mapped[datetime]
+    tags: Mapped[list[str]]
+    text: Mapped[str]  # id, description and tags, a line each
+
+    __table_args__ = (
+        Index("ix_searched_created_at_job_id", "created_at", "job_id"),
+        Index("ix_searched_tags", "tags", postgresql_using="gin"),
+        Index(
+            "ix_searched_text",
+            "text",
+            postgresql_using="gin",
+            postgresql_ops={"text": "gin_trgm_ops"},
+        ),
+    )
+
+
+# Of a database that is made from these classes and not by the migrations.
+_TRIGRAMS = DDL("CREATE EXTENSION IF NOT EXISTS pg_trgm")  # type: ignore[no-untyped-call]
+event.listen(Base.metadata, "before_create", _TRIGRAMS)
 
 
 class Ready(Base):

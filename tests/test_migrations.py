@@ -91,6 +91,8 @@ def test_lines_that_wait_are_taken_along(empty: tuple[str, Engine]) -> None:
     with engine.connect() as connection:
         line = connection.execute(text("SELECT tags, timeout_seconds, executor FROM ready")).all()
         assert line == [(["nightly"], 60.0, "pull")]
+        found = connection.execute(text("SELECT type, tags, text FROM searched")).all()
+        assert found == [("simulate", ["nightly"], "waits\nnightly")]
     _alembic(url, "downgrade", "0001")
 
 

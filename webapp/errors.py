@@ -57,6 +57,7 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "lease_lost": HTTPStatus.CONFLICT,
         "not_running": HTTPStatus.CONFLICT,
         "not_retryable": HTTPStatus.CONFLICT,
+        "not_changeable": HTTPStatus.CONFLICT,
         "nothing_to_send": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
         "too_many_schedules": HTTPStatus.CONFLICT,

@@ -122,7 +122,7 @@ def _dependency(given: Any) -> Any:
     return {"job_id": given} if isinstance(given, str) else given
 
 
-def _decimal(number: float) -> Decimal:
+def to_decimal(number: float) -> Decimal:
     """Take the number as it was written, to the three places that are kept."""
     return round(Decimal(repr(number)), 3)
 
@@ -198,7 +198,7 @@ class JobTemplate(Request):
     def cpu_units(self) -> Decimal | None:
         """Return the CPU units asked for, if any."""
         needs = self.resource_requirements
-        return None if needs is None or needs.cpu_units is None else _decimal(needs.cpu_units)
+        return None if needs is None or needs.cpu_units is None else to_decimal(needs.cpu_units)
 
 
 class JobRequest(JobTemplate):
@@ -407,6 +407,41 @@ class EventList(Answer):
     next_cursor: str | None
 
 
+class GraphJob(Answer):
+    """A job of a workflow; all about it is at its own address."""
+
+    job_id: str
+    type: str
+    status: JobStatus
+    reason: CancelReason | None
+    description: str | None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    elapsed_seconds: float | None = Field(description="Of the last attempt, until now or its end.")
+    progress: Progress | None
+
+
+class GraphEdge(Answer):
+    """One job waits for another."""
+
+    source: str = Field(alias="from", description="The job that is waited for.")
+    to: str = Field(description="The job that waits.")
+    when: Condition
+    met: bool
+
+
+class Graph(Answer):
+    """A job with all it is connected with, in the order of submission."""
+
+    jobs: list[GraphJob]
+    edges: list[GraphEdge]
+    truncated: bool = Field(
+        description="Some were left out: a graph tells the 5,000 jobs that are fewest steps away,"
+        " and 20,000 edges among them."
+    )
+
+
 class CallbackTry(Answer):
     """One try at a callback: the status of the answer, or why there was none."""
 
@@ -543,11 +578,16 @@ class JobsQuery(Page, OwnerQuery):
     )
     tag: list[Tag] = Field(default_factory=list, description="Repeat it to ask for several.")
     q: Annotated[str, Field(max_length=200)] | None = Field(
-        default=None, description="Text in the id or the description."
+        default=None, description="Text in the id, the description or a tag."
     )
     created_after: Instant | None = None
     created_before: Instant | None = None
     sort: Literal["newest", "oldest"] = "newest"
+    format: Literal["json", "csv", "jsonl"] | None = Field(
+        default=None,
+        description="Goes before what the header Accept asks for. A file holds the whole list:"
+        " limit and cursor do not go with it.",
+    )
 
     def statuses(self) -> frozenset[JobStatus]:
         """Return the statuses asked for, groups spelled out; none asked for means any."""
@@ -852,6 +892,32 @@ class Patch(Request):
     """What to change: only what was sent counts, so the defaults of the fields mean nothing."""
 
     model_config = ConfigDict(json_schema_extra=_tell_no_defaults)
+
+
+class RequirementsPatch(Patch):
+    """What a job is to take while it runs; what is left out stays."""
+
+    cpu_units: CpuUnits = 1.0
+    memory_mb: MemoryMb = 1
+
+
+class JobPatch(Patch):
+    """What to change about a job that waits; what is left out stays."""
+
+    priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
+    tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(
+        default_factory=list, description="All of them, in the place of those there are."
+    )
+    run_at: Instant | None = Field(
+        default=None, description="Not before; null is as soon as may be."
+    )
+    resource_requirements: RequirementsPatch = RequirementsPatch()
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"must change something: {', '.join(type(self).model_fields)}")
+        return self
 
 
 class UserPatch(Patch):

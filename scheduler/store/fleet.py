@@ -72,6 +72,14 @@ class LargestJob:
     cpu_units: Decimal | None
     memory_mb: int | None
 
+    def lacks(self, cpu_units: Decimal, memory_mb: int) -> str | None:
+        """Return what is wrong with a job of this size; None if there is room for it."""
+        if self.cpu_units is not None and cpu_units > self.cpu_units:
+            return f"asks for {cpu_units:f} CPU units; there are {self.cpu_units:f} in all"
+        if self.memory_mb is not None and memory_mb > self.memory_mb:
+            return f"asks for {memory_mb} MB of memory; there are {self.memory_mb} in all"
+        return None
+
 
 _REGISTER_TYPES = text("""
 INSERT INTO job_types (name, description, payload_schema, cpu_units, memory_mb, timeout_seconds,

@@ -106,6 +106,8 @@ ROUTES = (
     ),
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
+    Row("GET", f"{JOB_RULE}/graph", ONE_JOB, READERS),
+    Row("PATCH", JOB_RULE, (401, 403, 409, 404, 409, 409, 403), body={"priority": "low"}),
     Row("GET", f"{JOB_RULE}/callbacks", ONE_JOB),
     Row("POST", f"{JOB_RULE}/callbacks/retry", (401, 403, 200, 404, 200, 200, 403)),
     Row("GET", "/me/callback-secret", SIGNED_IN),

@@ -98,6 +98,7 @@ CHANGES = (
     Change("POST", "/types/<name>/resume", "types.resume", "types/x", "/types/x/resume"),
     Change("POST", "/jobs", "jobs.submit", "jobs/ann/new", "/jobs", ANNS),
     Change("POST", "/jobs/batch", "jobs.submit", "jobs/ann/new", "/jobs/batch", {"jobs": [ANNS]}),
+    Change("PATCH", JOB_RULE, "jobs.change", "jobs/ann/it", "/jobs/it", {"priority": "low"}),
     Change("PATCH", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel"),
     Change("POST", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel", form={}),
     Change(

@@ -235,22 +235,38 @@ def test_a_filter_that_makes_no_sense_is_a_page_not_a_crash(ann: Person) -> None
     assert "Something in there is not right" in page_of(ann, "/?cursor=odd", 422)
 
 
-def test_pages_lead_forth_and_back_through_all_jobs(ann: Person, store: Session) -> None:
+@pytest.mark.parametrize("sort", ["newest", "oldest"])
+def test_pages_lead_forth_and_back_through_all_jobs(ann: Person, store: Session, sort: str) -> None:
     made = [make_job(store, ann.user).job_id for _ in range(2 * PAGE_DEFAULT + 10)]
     store.commit()
-    newest_first = list(reversed(made))
+    in_order = made if sort == "oldest" else list(reversed(made))
 
-    first = page_of(ann)
+    first = page_of(ann, f"/?sort={sort}")
     second = page_of(ann, _link(first, "next"))
     third = page_of(ann, _link(second, "next"))
     back = page_of(ann, _link(third, "prev"))
     front = page_of(ann, _link(back, "prev"))
 
-    assert rows_of(first) + rows_of(second) + rows_of(third) == newest_first
+    assert rows_of(first) + rows_of(second) + rows_of(third) == in_order
     assert rows_of(back) == rows_of(second)
     assert rows_of(front) == rows_of(first)
     assert not re.search('rel="prev"', first + front)
     assert not re.search('rel="next"', third)
+
+
+def test_the_filter_bar_offers_a_tag_and_an_order_and_keeps_them(
+    ann: Person, store: Session
+) -> None:
+    make_job(store, ann.user, job_id="one", tags=["nightly"])
+    store.commit()
+
+    page = page_of(ann, "/?tag=nightly&sort=oldest")
+
+    assert 'id="tag" name="tag" value="nightly"' in page
+    assert '<option value="oldest" selected>' in page
+    assert 'href="/?sort=oldest" title="Remove this filter"' in page
+    assert 'href="/jobs?tag=nightly&amp;sort=oldest&amp;format=csv" download' in page
+    assert "No jobs yet" not in page
 
 
 def test_empty_tables_say_what_helps(ann: Person) -> None:
