@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0009"
-down_revision = "0010"
+down_revision = "0008"
 
 _FILL = """
 INSERT INTO searched (job_id, type, created_at, tags, text)

@@ -12,7 +12,7 @@ and the worker follows when it looks.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
+revision = "0008"
 down_revision = "0007"
 
 _BUSY_TABLE = {
