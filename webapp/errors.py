@@ -171,6 +171,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TimingInvalid, _timing_invalid)
     app.register_error_handler(DBAPIError, _of_database)
     app.register_error_handler(PoolTimeout, lambda _: respond(unavailable("A database connection")))
+    app.register_error_handler(RedisError, lambda _: respond(unavailable("The broker")))
     app.register_error_handler(CSRFError, _csrf_failed)
     app.register_error_handler(RateLimitExceeded, _rate_limited)
     app.register_error_handler(HTTPException, _of_http)
