@@ -7,6 +7,7 @@ from flask import Response, url_for
 from flask.typing import ResponseReturnValue
 
 from scheduler import clock
+from scheduler.job_request import JobRequest
 from scheduler.models import Job
 from scheduler.states import JobClass, JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
@@ -23,7 +24,6 @@ from webapp.schemas import (
     EventList,
     JobAnswer,
     JobList,
-    JobRequest,
     JobsQuery,
     LogLine,
     LogList,
