@@ -66,11 +66,12 @@ def enqueue(
     told once the transaction has committed.
     """
     settings = Embedding.from_env()
-    request = _read({"type": type, "payload": payload or {}, "owner": owner, **fields})
+    said = {"type": type, "payload": {} if payload is None else payload, "owner": owner}
+    request = _read(said | fields)
     check_callback(request.callback_url, allow_private=settings.allow_private_http)
     if isinstance(session, scoped_session):
         session = session()
-    submitted = _submit(session, request, schema)
+    submitted = _submit(session, owner, request, schema)
     if submitted.moves and settings.redis_url:
         _untold_of(session, settings.redis_url).add(session, submitted.moves)
     names = [move.job_id for move in submitted.moves] or [request.job_id or ""]
@@ -101,7 +102,7 @@ def _malformed(path: str, message: str, code: str | None = None) -> Malformed:
     return Malformed(f"{path} {message}.", [WrongField(path, message)], code=code)
 
 
-def _submit(session: Session, request: JobRequest, schema: str | None) -> Submitted:
+def _submit(session: Session, owner: str, request: JobRequest, schema: str | None) -> Submitted:
     """Take the job in on the connection of *session*, under a savepoint of its own.
 
     A session beside the caller's keeps Fairq's objects out of the caller's, and the caller's
@@ -112,7 +113,7 @@ def _submit(session: Session, request: JobRequest, schema: str | None) -> Submit
         beside.begin(),
         _looking_in(beside, schema),
     ):
-        owner_id = owner_among(find_owners(beside, [request.owner or ""]), request.owner or "")
+        owner_id = owner_among(find_owners(beside, [owner]), owner)
         return submit(beside, owner_id, [submission_of(request)], batch=False)
 
 

@@ -335,6 +335,7 @@ def test_after_a_refusal_the_session_goes_on_as_if_nothing_had_been(shop: Engine
         ({"ratio": float("nan")}, "payload", "not JSON compliant"),
         ({"text": "x" * 1024 * 1024}, "payload", "larger than 1048576 bytes"),
         ({"text": "\0"}, "payload.text", "null character"),
+        ([], "payload", "valid dictionary|valid object|object"),
         ({"text": "\ud800"}, "payload", "surrogates not allowed"),
     ],
 )
