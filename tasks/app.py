@@ -28,6 +28,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from billiard.common import terminate_handler_fired
@@ -51,6 +52,7 @@ from tasks.ledger import Ledger
 from tasks.pool import reporting
 from tasks.register import plain_tasks, specs_of_kinds, specs_of_tasks
 from tasks.runner import Runner
+from tasks.steering import steer
 
 _TOO_LATE_SECONDS = 1.0  # an announcement is not worth waiting longer for
 
@@ -166,6 +168,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
         [*specs_of_kinds(CATALOGUE), *specs_of_tasks(_process.tasks)],
         drain=Settings.from_env().drain,
         is_interrupting=_is_terminating,
+        steer=partial(sender.controller.hub.call_soon, steer, sender.controller),
     )
     _process.fleet.start()
     atexit.register(_process.fleet.close)  # a cold stop sends no worker_shutdown

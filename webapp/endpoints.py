@@ -50,6 +50,7 @@ class Endpoint:
     answers: Mapping[int, type[BaseModel] | None]
     refuses: tuple[str, ...]
     headers: tuple[str, ...]
+    files: tuple[str, ...]
     body_limit: int
     audits: str | None
     reports: bool
@@ -92,6 +93,7 @@ class Resource(Blueprint):
         query: type[BaseModel] | None = None,
         refuses: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
+        files: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
         audits: str | None = None,
         reports: bool = False,
@@ -102,7 +104,8 @@ class Resource(Blueprint):
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
         *scope*. *takes_password* leaves all of that to the view, and so does *upgrades*, for a
-        WebSocket may prove later whose it is. *streams* is the body of each event where the answer
+        WebSocket may prove later whose it is. What is answered with 200 may be had as *files* of
+        these media types, too. *streams* is the body of each event where the answer
         may be a stream of them. *audits* names the action that the view records with
         ``scheduler.store.audit``; operators and administrators change nothing without one. With
         *reports* a worker tells of a job it has; that is counted apart.
@@ -128,6 +131,7 @@ class Resource(Blueprint):
                 answers=answers,
                 refuses=refuses,
                 headers=headers,
+                files=files,
                 body_limit=body_limit,
                 audits=audits,
                 reports=reports,

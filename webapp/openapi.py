@@ -16,6 +16,8 @@ _REFERENCE = "#/components/schemas/{model}"
 
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 
+_TEXT: Mapping[str, Any] = {"schema": {"type": "string"}}
+
 _HEADERS: Mapping[str, str] = {
     "Idempotency-Key": "The same key again answers with the job it made the first time; for jobs"
     " without a `job_id`.",
@@ -150,6 +152,8 @@ def _answers(endpoint: Endpoint, references: _References) -> dict[str, Any]:
     answers = {}
     for status, model in endpoint.answers.items():
         content = {} if model is None else _json(references[model, "serialization"])
+        if status == HTTPStatus.OK:
+            content |= dict.fromkeys(endpoint.files, _TEXT)
         if endpoint.streams is not None and status == HTTPStatus.OK:
             content |= _events(references[endpoint.streams, "serialization"])
         described = {"description": HTTPStatus(status).phrase}
@@ -202,7 +206,7 @@ def _takes_basic(endpoint: Endpoint) -> bool:
     return endpoint.takes_password or endpoint.takes_basic_token
 
 
-def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _json(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {"application/json": {"schema": schema}}
 
 

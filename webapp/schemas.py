@@ -24,6 +24,7 @@ from scheduler import ticks
 from scheduler.errors import TimingInvalid
 from scheduler.job_request import (
     NAME_LIMIT,
+    TAGS_LIMIT,
     YEAR_SECONDS,
     CpuUnits,
     Instant,
@@ -32,6 +33,7 @@ from scheduler.job_request import (
     JobTemplate,
     MemoryMb,
     Name,
+    Priority,
     Request,
     Tag,
     Username,
@@ -39,6 +41,7 @@ from scheduler.job_request import (
 )
 from scheduler.policy.hours import END_OF_DAY, MIDNIGHT, Day
 from scheduler.states import (
+    DEFAULT_LEVEL,
     GROUPS,
     LOWEST_LEVEL,
     CallbackState,
@@ -284,6 +287,41 @@ class EventList(Answer):
     next_cursor: str | None
 
 
+class GraphJob(Answer):
+    """A job of a workflow; all about it is at its own address."""
+
+    job_id: str
+    type: str
+    status: JobStatus
+    reason: CancelReason | None
+    description: str | None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    elapsed_seconds: float | None = Field(description="Of the last attempt, until now or its end.")
+    progress: Progress | None
+
+
+class GraphEdge(Answer):
+    """One job waits for another."""
+
+    source: str = Field(alias="from", description="The job that is waited for.")
+    to: str = Field(description="The job that waits.")
+    when: Condition
+    met: bool
+
+
+class Graph(Answer):
+    """A job with all it is connected with, in the order of submission."""
+
+    jobs: list[GraphJob]
+    edges: list[GraphEdge]
+    truncated: bool = Field(
+        description="Some were left out: a graph tells the 5,000 jobs that are fewest steps away,"
+        " and 20,000 edges among them."
+    )
+
+
 class CallbackTry(Answer):
     """One try at a callback: the status of the answer, or why there was none."""
 
@@ -420,11 +458,16 @@ class JobsQuery(Page, OwnerQuery):
     )
     tag: list[Tag] = Field(default_factory=list, description="Repeat it to ask for several.")
     q: Annotated[str, Field(max_length=200)] | None = Field(
-        default=None, description="Text in the id or the description."
+        default=None, description="Text in the id, the description or a tag."
     )
     created_after: Instant | None = None
     created_before: Instant | None = None
     sort: Literal["newest", "oldest"] = "newest"
+    format: Literal["json", "csv", "jsonl"] | None = Field(
+        default=None,
+        description="Goes before what the header Accept asks for. A file holds the whole list:"
+        " limit and cursor do not go with it.",
+    )
 
     def statuses(self) -> frozenset[JobStatus]:
         """Return the statuses asked for, groups spelled out; none asked for means any."""
@@ -731,6 +774,32 @@ class Patch(Request):
     model_config = ConfigDict(json_schema_extra=_tell_no_defaults)
 
 
+class RequirementsPatch(Patch):
+    """What a job is to take while it runs; what is left out stays."""
+
+    cpu_units: CpuUnits = 1.0
+    memory_mb: MemoryMb = 1
+
+
+class JobPatch(Patch):
+    """What to change about a job that waits; what is left out stays."""
+
+    priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
+    tags: Annotated[list[Tag], Field(max_length=TAGS_LIMIT)] = Field(
+        default_factory=list, description="All of them, in the place of those there are."
+    )
+    run_at: Instant | None = Field(
+        default=None, description="Not before; null is as soon as may be."
+    )
+    resource_requirements: RequirementsPatch = RequirementsPatch()
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"must change something: {', '.join(type(self).model_fields)}")
+        return self
+
+
 class UserPatch(Patch):
     """What to change about an account; what is left out stays."""
 
@@ -790,6 +859,53 @@ class Me(UserAnswer):
 
     scopes: list[Scope]
     unfinished_jobs: int
+
+
+class Share(Answer):
+    """What an account was due and received of the machine over a time that has passed."""
+
+    since: AwareDatetime
+    due: float = Field(
+        description="Its part by weight among those who received something then or want it now."
+    )
+    received: float = Field(
+        description="Its part of the machine, on average: the larger of CPU and memory."
+    )
+    machine_seconds: float = Field(description="The same, times seconds.")
+
+
+class Shares(Answer):
+    """Shares of the last hour and the last day, to five minutes."""
+
+    hour: Share
+    day: Share
+
+
+class UsedLimit(Answer):
+    """A limit, and what is used of it."""
+
+    name: Literal["cpu_units", "memory_mb", "running_jobs", "backlog"]
+    of: Literal["own", "group"]
+    limit: float | None
+    used: float = Field(description="A group's backlog is counted to one beyond its limit.")
+
+
+class BacklogAnswer(Answer):
+    """Jobs that have not finished."""
+
+    unfinished: int
+    jobs: dict[JobStatus, int]
+    oldest_ready_seconds: float | None
+
+
+class Usage(Answer):
+    """What the caller is due, receives, may hold and holds."""
+
+    at: AwareDatetime
+    weight: float = Field(description="As the rules and the group make it now.")
+    shares: Shares
+    limits: list[UsedLimit] = Field(description="As the rules make them now; null is none.")
+    backlog: BacklogAnswer
 
 
 class GroupAnswer(Answer):
@@ -1229,12 +1345,39 @@ class WorkerAnswer(Answer):
     processes: int
     processes_min: int
     processes_max: int
+    processes_limit: int = Field(description="The most it may have now; see grow and shrink.")
     cpu_units: float
     memory_mb: int
     queues: list[str]
     started_at: AwareDatetime
     heartbeat_at: AwareDatetime
+    drain_requested_at: AwareDatetime | None = Field(
+        description="Since when an operator wants it to take no new work; outlives its restarts."
+    )
     running: list[RunningJob]
+
+
+class HeldJob(RunningJob):
+    """A job a pull worker holds."""
+
+    lease_expires_at: AwareDatetime
+
+
+class PullWorkerAnswer(Answer):
+    """A program that asks for jobs over HTTP, by the name it gives itself."""
+
+    name: str
+    asked_by: str | None = Field(
+        description="Whose token it used; null if it has not asked in the last ten minutes."
+    )
+    asked_at: AwareDatetime | None
+    running: list[HeldJob]
+
+
+class ResizeQuery(Query):
+    """By how many processes."""
+
+    processes: Annotated[int, Field(ge=1, le=1_000)] = 1
 
 
 class Offer(Answer):
@@ -1246,9 +1389,12 @@ class Offer(Answer):
 
 
 class WorkerList(Answer):
-    """Every worker, and what the live ones offer together."""
+    """Every worker, and what the live ones of Celery offer together."""
 
     workers: list[WorkerAnswer]
+    pull_workers: list[PullWorkerAnswer] = Field(
+        description="Those that asked in the last ten minutes, or hold a job."
+    )
     capacity: Offer
 
 
