@@ -30,7 +30,8 @@ from webapp.cli import tokens, users
 
 NAMES = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md"),
-    *("docs/callbacks.md", "docs/client.md", "docs/command-line.md", "docs/test-kit.md"),
+    *("docs/callbacks.md", "docs/celery-project.md", "docs/client.md", "docs/command-line.md"),
+    "docs/test-kit.md",
 )
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
 ARCHITECTURE = TEXTS["ARCHITECTURE.md"]

@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+from scheduler.job_request import BODY_LIMIT
 from scheduler.states import Role, Scope
 from webapp import access
 from webapp.bodies import parse_body, parse_query
@@ -24,9 +25,6 @@ View = Callable[..., ResponseReturnValue]
 
 OVERSEERS = frozenset({Role.OPERATOR, Role.ADMIN})
 """Whose changes are audited, always."""
-
-BODY_LIMIT = 1024 * 1024
-"""Bytes of a request body, unless the route says otherwise."""
 
 NOTHING = ""
 """What a route writes to the audit log that changes nothing, whatever its method."""

@@ -4,10 +4,7 @@ Requests are strict: no unknown fields, no text where a number belongs.
 """
 
 import re
-from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,11 +22,27 @@ from pydantic import (
 
 from scheduler import ticks
 from scheduler.errors import TimingInvalid
+from scheduler.job_request import (
+    NAME_LIMIT,
+    TAGS_LIMIT,
+    YEAR_SECONDS,
+    CpuUnits,
+    Instant,
+    JobId,
+    JobRequest,
+    JobTemplate,
+    MemoryMb,
+    Name,
+    Priority,
+    Request,
+    Tag,
+    Username,
+    printable,
+)
 from scheduler.policy.hours import END_OF_DAY, MIDNIGHT, Day
 from scheduler.states import (
     DEFAULT_LEVEL,
     GROUPS,
-    HIGHEST_LEVEL,
     LOWEST_LEVEL,
     CallbackState,
     CancelReason,
@@ -46,15 +59,8 @@ from scheduler.states import (
 
 BATCH_LIMIT = 10_000
 PAGE_DEFAULT, PAGE_LIMIT = 50, 500
-NAME_LIMIT = 200
 SCHEDULE_NAME_LIMIT = 160  # the id of a job begins with it
 
-_YEAR_SECONDS = 365 * 86_400.0
-_LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
-_MEMORY_LIMIT_MB = 1_000_000_000
-_CPU_LIMIT = 1_000_000
-_TAGS_LIMIT = 50
-_DEPENDENCIES_LIMIT = 10_000
 _RULES_LIMIT = 200
 _NAMES_LIMIT = 1_000
 _LINE_LIMIT = 8192
@@ -67,16 +73,8 @@ PASSWORD_MIN = 8
 WAIT_LIMIT = 300
 """Seconds that a client may wait for a job to finish. Proxies have to bear such a silence."""
 
-USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
-
 PASSWORD_LIMIT = 1024
 """Longer passwords are not looked at: hashing them would be work for nothing."""
-
-
-class Request(BaseModel):
-    """Something a client sends."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Query(BaseModel):
@@ -91,130 +89,12 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must consist of printable characters")
-    return text
-
-
-def _http_url(text: str) -> str:
-    parts = urlsplit(_printable(text))
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError("must be an http or https address")
-    return text
-
-
-def _plannable(instant: datetime) -> datetime:
-    if instant.year > _LAST_YEAR:
-        raise ValueError(f"must not be after the year {_LAST_YEAR}")
-    return instant
-
-
-def _level(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    if given not in set(JobClass):
-        raise ValueError(f"must be one of {', '.join(JobClass)} or a whole number 0 to 10")
-    return DEFAULT_LEVEL[JobClass(given)]
-
-
-def _dependency(given: Any) -> Any:
-    return {"job_id": given} if isinstance(given, str) else given
-
-
-def to_decimal(number: float) -> Decimal:
-    """Take the number as it was written, to the three places that are kept."""
-    return round(Decimal(repr(number)), 3)
-
-
-Level = Annotated[int, Field(ge=HIGHEST_LEVEL, le=LOWEST_LEVEL)]
-JobId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-Name = Annotated[str, Field(min_length=1, max_length=NAME_LIMIT), AfterValidator(_printable)]
 Lease = Annotated[str, Field(min_length=1, max_length=100)]
-Tag = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
-Username = Annotated[str, Field(pattern=f"^{USERNAME_PATTERN}$")]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_LIMIT)]
-Seconds = Annotated[float, Field(gt=0, le=_YEAR_SECONDS)]
-SomeSeconds = Annotated[float, Field(ge=0, le=_YEAR_SECONDS)]
-CpuUnits = Annotated[float, Field(ge=0.001, le=_CPU_LIMIT)]
-MemoryMb = Annotated[int, Field(ge=1, le=_MEMORY_LIMIT_MB)]
 Weight = Annotated[float, Field(gt=0, le=1_000_000)]
-Instant = Annotated[AwareDatetime, AfterValidator(_plannable)]
-Priority = Annotated[Level, BeforeValidator(_level, json_schema_input_type=JobClass | Level)]
 
 
 # Submitting
-
-
-class DependencyRequest(Request):
-    """A job to wait for, and until when."""
-
-    job_id: JobId
-    when: Condition = Condition.COMPLETED
-
-
-class Requirements(Request):
-    """What a job takes while it runs."""
-
-    cpu_units: CpuUnits | None = None
-    memory_mb: MemoryMb | None = None
-
-
-class RetryRequest(Request):
-    """What happens after a failed attempt; what is left out is the type's choice."""
-
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
-    strategy: Literal["exponential", "linear", "fixed", "none"] = "exponential"
-    base_delay_seconds: SomeSeconds = 1.0
-    backoff_multiplier: Annotated[float, Field(ge=1, le=1000)] = 2.0
-    max_delay_seconds: SomeSeconds = 3600.0
-    jitter: bool = True
-
-
-DependsOn = Annotated[
-    DependencyRequest,
-    BeforeValidator(_dependency, json_schema_input_type=JobId | DependencyRequest),
-]
-
-
-class JobTemplate(Request):
-    """What a job is to do, whoever's it is and whenever it runs."""
-
-    type: Name
-    payload: dict[str, Any] = Field(default_factory=dict)
-    description: Annotated[str, Field(max_length=2000)] | None = None
-    tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(default_factory=list)
-    priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
-    depends_on: Annotated[list[DependsOn], Field(max_length=_DEPENDENCIES_LIMIT)] = Field(
-        default_factory=list
-    )
-    resource_requirements: Requirements | None = None
-    retry_config: RetryRequest | None = None
-    timeout_seconds: Seconds | None = None
-    estimated_seconds: Seconds | None = None
-    executor: Executor | None = None
-    callback_url: Annotated[str, Field(max_length=2000), AfterValidator(_http_url)] | None = None
-
-    def cpu_units(self) -> Decimal | None:
-        """Return the CPU units asked for, if any."""
-        needs = self.resource_requirements
-        return None if needs is None or needs.cpu_units is None else to_decimal(needs.cpu_units)
-
-
-class JobRequest(JobTemplate):
-    """A job to run."""
-
-    job_id: JobId | None = None
-    owner: Username | None = None
-    run_at: Instant | None = None
-    delay_seconds: SomeSeconds | None = None
-    start_by: Instant | None = None
-
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        if self.run_at is not None and self.delay_seconds is not None:
-            raise ValueError("run_at and delay_seconds exclude each other")
-        return self
 
 
 class BatchRequest(Request):
@@ -598,7 +478,7 @@ class JobsQuery(Page, OwnerQuery):
 # Dead letters
 
 
-Fingerprint = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Fingerprint = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 SearchText = Annotated[str, Field(max_length=200)]
 
 _OF_ERROR = "The same for errors that are alike; as a dead letter or a group tells it."
@@ -789,7 +669,7 @@ class HeartbeatRequest(Request):
             ]
         ],
         Field(max_length=_LINES_LIMIT),
-    ] = []
+    ] = []  # noqa: RUF012 - pydantic copies it
 
 
 class HeartbeatAnswer(Answer):
@@ -905,7 +785,7 @@ class JobPatch(Patch):
     """What to change about a job that waits; what is left out stays."""
 
     priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
-    tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(
+    tags: Annotated[list[Tag], Field(max_length=TAGS_LIMIT)] = Field(
         default_factory=list, description="All of them, in the place of those there are."
     )
     run_at: Instant | None = Field(
@@ -1145,7 +1025,7 @@ TimeZone = Annotated[
 class RuleHours(Request):
     """Hours of the week by the clock on the wall; where they end before they begin, overnight."""
 
-    days: Annotated[list[Day], Field(min_length=1)] = list(Day)
+    days: Annotated[list[Day], Field(min_length=1)] = list(Day)  # noqa: RUF012 - pydantic copies it
     start: Annotated[TimeOfDay, Field(alias="from")] = MIDNIGHT
     to: TimeOfDay = END_OF_DAY
     timezone: TimeZone = "UTC"
@@ -1334,7 +1214,7 @@ def _one_way_to_tell_when(every_seconds: int | None, info: ValidationInfo) -> in
 
 
 ScheduleName = Annotated[
-    str, Field(min_length=1, max_length=SCHEDULE_NAME_LIMIT), AfterValidator(_printable)
+    str, Field(min_length=1, max_length=SCHEDULE_NAME_LIMIT), AfterValidator(printable)
 ]
 CronLine = Annotated[
     str,
@@ -1345,7 +1225,7 @@ CronLine = Annotated[
     ),
     AfterValidator(_cron_line),
 ]
-EverySeconds = Annotated[int, Field(ge=1, le=int(_YEAR_SECONDS))]
+EverySeconds = Annotated[int, Field(ge=1, le=int(YEAR_SECONDS))]
 OverlapRule = Annotated[
     Overlap,
     Field(

@@ -13,6 +13,7 @@ from redis import Redis, RedisError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from scheduler.bodies import DEPTH_LIMIT, KEYS_LIMIT
 from scheduler.models import Job
 from scheduler.settings import Settings
 from scheduler.states import Executor, JobStatus, Role, Scope
@@ -21,7 +22,6 @@ from tests.factories import make_group, make_job
 from tests.webapp.conftest import MakeApp, MakePerson, Person, add_token, csrf_of
 from tests.webapp.test_access import PAGES
 from webapp import access
-from webapp.bodies import DEPTH_LIMIT, KEYS_LIMIT
 from webapp.endpoints import Endpoint, endpoints_of
 from webapp.extensions import limiter
 from webapp.factory import FORM_LIMIT

@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import ColumnElement
 
 from scheduler import clock
+from scheduler.job_request import JobRequest, to_decimal
 from scheduler.models import Job
 from scheduler.states import JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
@@ -27,14 +28,12 @@ from webapp.schemas import (
     JobAnswer,
     JobList,
     JobPatch,
-    JobRequest,
     JobsQuery,
     LogLine,
     LogList,
     LogsQuery,
     OwnerPage,
     OwnerQuery,
-    to_decimal,
 )
 from webapp.services import services
 from webapp.streams.answers import follow_log
