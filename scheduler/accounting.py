@@ -11,6 +11,7 @@ from scheduler.policy import meters
 from scheduler.policy.durations import Lasted
 from scheduler.snapshot import Resources, Running
 from scheduler.store.dependencies import FeedRow
+from scheduler.store.received import SLICE, SLICES_KEPT, Slice, beginning_of_slice
 
 Known = Mapping[int, Running]
 """The jobs that ran, or were admitted, when the leader last looked."""
@@ -47,3 +48,16 @@ def lasted(ended: Iterable[FeedRow]) -> list[Lasted]:
         for row in ended
         if row.lasted_seconds and row.job_type is not None
     ]
+
+
+def received(row: FeedRow, used: float, now: datetime) -> dict[Slice, float]:
+    """Return how what a job *used* up to *now* spreads over the slices in which it ran."""
+    seconds = row.used_seconds or 0.0
+    began = now - timedelta(seconds=seconds)
+    found: dict[Slice, float] = {}
+    since = beginning_of_slice(max(began, now - SLICES_KEPT))
+    while since < now and seconds > 0:
+        within = (min(since + SLICE, now) - max(since, began)).total_seconds()
+        found[since, row.owner_id] = used * within / seconds
+        since += SLICE
+    return found

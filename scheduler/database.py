@@ -60,12 +60,13 @@ def make_engine(
 
 def open_redis(settings: Settings, **options: Any) -> Redis:
     """Return a Redis client that connects when first used and gives up at once."""
-    return Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        **options,
-    )
+    return redis_at(settings.redis_url, **options)
+
+
+def redis_at(url: str, **options: Any) -> Redis:
+    """Return such a client of the Redis at *url*."""
+    patience = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    return Redis.from_url(url, decode_responses=True, **(patience | options))
 
 
 def _milliseconds(duration: timedelta) -> int:

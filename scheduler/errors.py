@@ -3,6 +3,9 @@
 FairqError
 ├── SettingsInvalid
 ├── SubmissionRefused        the submission cannot be accepted; `code` says why
+│   ├── Malformed            what was sent cannot be read; `wrong` names its fields
+│   ├── UnknownOwner
+│   ├── CallbackPrivate
 │   ├── UnknownType
 │   ├── PayloadInvalid
 │   ├── TimeoutTooLong
@@ -21,6 +24,7 @@ FairqError
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class FairqError(Exception):
@@ -48,6 +52,45 @@ class SubmissionRefused(FairqError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class WrongField:
+    """What is wrong with one field of what was sent."""
+
+    path: str
+    message: str
+
+
+class Malformed(SubmissionRefused):
+    """What was sent cannot be read, or not as what it should be; *wrong* names its fields."""
+
+    code = "validation_failed"
+
+    def __init__(
+        self, message: str, wrong: Sequence[WrongField] = (), *, code: str | None = None
+    ) -> None:
+        super().__init__(message, path=wrong[0].path if wrong else "")
+        self.wrong = tuple(wrong)
+        self.code = code or self.code
+
+
+class UnknownOwner(SubmissionRefused):
+    """Nobody of this name has an active account that may own jobs."""
+
+    code = "unknown_owner"
+
+    def __init__(self, name: str, *, path: str) -> None:
+        super().__init__(f"there is no active user {name!r} who may own jobs", path=path)
+
+
+class CallbackPrivate(SubmissionRefused):
+    """A callback is to go to a private address, and this installation does not allow it."""
+
+    code = "validation_failed"
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__("leads to a private address, where callbacks do not go", path=path)
 
 
 class UnknownType(SubmissionRefused):

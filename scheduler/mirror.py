@@ -24,12 +24,13 @@ from scheduler.policy.parameters import RUN_AHEAD
 from scheduler.policy.rules import Rules, rules_of
 from scheduler.snapshot import Running, Snapshot
 from scheduler.states import FeedKind
-from scheduler.store import durations, estimates, picture
+from scheduler.store import durations, estimates, picture, received
 from scheduler.store.dependencies import FeedRow
 from scheduler.store.leader import Memory
 from scheduler.store.moves import Move
 from scheduler.store.picture import Known, Owner
 from scheduler.store.policy import content_of, current_policy
+from scheduler.store.received import Slice
 
 READ_AT_ONCE = 2_000
 """How many lines a turn reads after a takeover; those behind come first."""
@@ -73,6 +74,7 @@ class Mirror:
         self._sweep: list[int] = []  # owners whose lines this round has yet to compare
         self._unkept: dict[Key, Learned] = {}
         self._kept_at = now
+        self._received: dict[Slice, float] = {}  # and not written yet
         self._ended_per_second = 0.0
         self._looked_at = now
         self._read_all(session, now)
@@ -90,7 +92,9 @@ class Mirror:
         self._know(session, touched | moved | {job.owner_id for job in present}, now)
         self._take_in_ended(rows, present, now)
         self._count_ended(rows, now)
-        self.scorer.forget([row.job_id for row in rows if row.kind is FeedKind.ENDED])
+        # Of a job whose place has changed, something else holds than what was said of it first.
+        outdated = {FeedKind.ENDED, FeedKind.LINED}
+        self.scorer.forget([row.job_id for row in rows if row.kind in outdated])
         self._read_lines(session, self._stale(rows) | moved | self._next_unread(), now)
         if now - self._swept_at >= SWEEP_EVERY:
             self._compare(session, now)
@@ -133,6 +137,8 @@ class Mirror:
         accounts = {account.owner_id: account for account in decided.accounts}
         accounts |= {account.owner_id: account for account in self.engine.changed_accounts()}
         picture.write_accounts(session, accounts.values())
+        received.add(session, self._received)
+        self._received = {}
         if now - self._kept_at >= KEEP_LEARNED_EVERY:
             durations.write(session, self._unkept)
             estimates.add(session, self.scorer.take())
@@ -230,6 +236,8 @@ class Mirror:
                 self.engine.correct(
                     row.owner_id, charge=row.charge, used=used, express=bool(row.express)
                 )
+                for part, amount in accounting.received(row, used, now).items():
+                    self._received[part] = self._received.get(part, 0.0) + amount
 
     def _count_ended(self, rows: Sequence[FeedRow], now: datetime) -> None:
         seconds = (now - self._looked_at).total_seconds()
@@ -287,6 +295,7 @@ class Mirror:
     def _compare(self, session: Session, now: datetime) -> None:
         """Compare who waits, and some lines in turn, with the database, and repair."""
         self._swept_at = now
+        received.forget(session, now=now)
         waiting, known = set(picture.read_owners(session)), set(self.engine.owners())
         differing = (waiting ^ known) - set(self._unread)
         if not self._sweep:

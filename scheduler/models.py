@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    DDL,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Numeric,
     SmallInteger,
     Text,
+    event,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -317,7 +319,6 @@ class Job(Base):
             "id",
             postgresql_where=text("schedule IS NOT NULL"),
         ),
-        Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         {
             "postgresql_with": {
                 "fillfactor": "85",
@@ -326,6 +327,37 @@ class Job(Base):
             }
         },
     )
+
+
+class Searched(Base):
+    """What lists find few of many jobs by, and no move changes.
+
+    Apart from ``jobs``, since every move of a job writes all indexes of its row anew.
+    """
+
+    __tablename__ = "searched"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    type: Mapped[str] = mapped_column(index=True)
+    created_at: Mapped[datetime]
+    tags: Mapped[list[str]]
+    text: Mapped[str]  # id, description and tags, a line each
+
+    __table_args__ = (
+        Index("ix_searched_created_at_job_id", "created_at", "job_id"),
+        Index("ix_searched_tags", "tags", postgresql_using="gin"),
+        Index(
+            "ix_searched_text",
+            "text",
+            postgresql_using="gin",
+            postgresql_ops={"text": "gin_trgm_ops"},
+        ),
+    )
+
+
+# Of a database that is made from these classes and not by the migrations.
+_TRIGRAMS = DDL("CREATE EXTENSION IF NOT EXISTS pg_trgm")  # type: ignore[no-untyped-call]
+event.listen(Base.metadata, "before_create", _TRIGRAMS)
 
 
 class Ready(Base):
@@ -665,15 +697,20 @@ class Worker(Base):
     state: Mapped[str]
     processes_min: Mapped[int]
     processes_max: Mapped[int]
+    processes_limit: Mapped[int]  # the most it may have now; operators move it within the bounds
     processes: Mapped[int]
     cpu_units: Mapped[Decimal]
     memory_mb: Mapped[int]
     queues: Mapped[list[str]]
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
+    drain_requested_at: Mapped[datetime | None]  # by an operator: it is to take no new work
 
     __table_args__ = (
         CheckConstraint("state IN ('online', 'draining', 'stopped')", name="state_is_known"),
+        CheckConstraint(
+            "processes_limit BETWEEN processes_min AND processes_max", name="limit_is_within_bounds"
+        ),
     )
 
 
@@ -712,6 +749,7 @@ class Feed(Base):
     lasted_seconds: Mapped[float | None]  # none for an attempt that did not end by itself
     rank: Mapped[int | None]  # the first place in the owner's line that changed
     root: Mapped[str | None]  # of a revived job: because of whom others were cancelled
+    outcome: Mapped[str | None]  # of the attempt that ended; none for one that never began
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", FeedKind), name="kind_is_known"),
@@ -728,6 +766,31 @@ class Meter(Base):
     meter: Mapped[float] = mapped_column(server_default="0")
     express_meter: Mapped[float] = mapped_column(server_default="0")
     tag: Mapped[float | None]  # place of the first job in line; none while nothing waits
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
+
+
+class Count(Base):
+    """How often something has happened to jobs of an owner, since it is counted."""
+
+    __tablename__ = "counts"
+
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    what: Mapped[str] = mapped_column(primary_key=True)  # an admission, or the outcome of attempts
+    number: Mapped[int]
+    seconds: Mapped[float]  # that those attempts took
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
+
+
+class Received(Base):
+    """What an owner has received of the machine in one slice of time."""
+
+    __tablename__ = "received"
+
+    since: Mapped[datetime] = mapped_column(primary_key=True)  # the beginning of the slice
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    machine_seconds: Mapped[float]
 
     __table_args__ = ({"postgresql_with": {"fillfactor": "70", **_BUSY_TABLE}},)
 

@@ -39,6 +39,7 @@ from scheduler.policy.reasons import sentence
 from scheduler.snapshot import Snapshot
 from scheduler.store import (
     admission,
+    counts,
     dependencies,
     leader,
     lookup,
@@ -231,6 +232,7 @@ class Scheduler:
         decided = mirror.decide(now)
         admitted = self._admit(session, decided)
         mirror.note(decided, admitted, now)
+        counts.add(session, admitted, rows)
         mirror.read_on(session, now)
         memory = mirror.keep(session, decided, now)
         leader.remember(session, memory, epoch=self._lease.epoch)

@@ -40,6 +40,7 @@ VARIABLES = (
     Variable("FAIRQ_WORKER_PROCESSES", "8,2", "most and fewest processes of a worker"),
     Variable("FAIRQ_WORKER_CPU_UNITS", "8", "CPU units one worker offers"),
     Variable("FAIRQ_WORKER_MEMORY_MB", "4096", "memory one worker offers, in MB"),
+    Variable("FAIRQ_CELERY_APP", None, "another Celery application whose tasks workers run"),
     Variable("FAIRQ_DRAIN_SECONDS", "30", "how long a worker that stops may finish what it runs"),
     Variable("FAIRQ_SMTP_URL", None, "smtp:// server for mail; files in FAIRQ_HOME when unset"),
     Variable(
@@ -73,6 +74,7 @@ class Settings:
     worker_processes_min: int
     worker_cpu_units: float
     worker_memory_mb: int
+    celery_app: str | None
     drain: timedelta
     smtp_url: str | None
     allow_private_http: bool
@@ -108,6 +110,7 @@ class Settings:
             worker_processes_min=processes_min,
             worker_cpu_units=reader.take("FAIRQ_WORKER_CPU_UNITS", _cpu_units, 1.0),
             worker_memory_mb=reader.take("FAIRQ_WORKER_MEMORY_MB", _memory_mb, 1),
+            celery_app=reader.optional("FAIRQ_CELERY_APP"),
             drain=reader.take("FAIRQ_DRAIN_SECONDS", _seconds, timedelta(0)),
             smtp_url=reader.optional("FAIRQ_SMTP_URL", _smtp_url),
             allow_private_http=reader.take("FAIRQ_ALLOW_PRIVATE_HTTP", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
@@ -131,6 +134,29 @@ def database_url(environ: Mapping[str, str] | None = None) -> str:
     url: str = reader.take("DATABASE_URL", _database_url, "")
     reader.finish()
     return url
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What a program agrees on that submits jobs in its own transactions."""
+
+    redis_url: str | None
+    allow_private_http: bool
+
+    def __repr__(self) -> str:
+        """Name the fields only: an address may hold a password."""
+        return f"Embedding({', '.join(field.name for field in fields(self))})"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Embedding":
+        """Read *environ* (the process's own by default). Raises SettingsInvalid."""
+        reader = _Reader(os.environ if environ is None else environ)
+        embedding = cls(
+            redis_url=reader.optional("REDIS_URL", _redis_url),
+            allow_private_http=reader.take("FAIRQ_ALLOW_PRIVATE_HTTP", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
+        )
+        reader.finish()
+        return embedding
 
 
 def missing_services(environ: Mapping[str, str]) -> list[str]:

@@ -24,8 +24,8 @@ _S = JobStatus
 MOVES: Mapping[JobStatus, frozenset[JobStatus]] = MappingProxyType(
     {
         _S.SCHEDULED: frozenset({_S.READY, _S.BLOCKED, _S.CANCELLED}),
-        _S.BLOCKED: frozenset({_S.READY, _S.CANCELLED}),
-        _S.READY: frozenset({_S.QUEUED, _S.CANCELLED}),
+        _S.BLOCKED: frozenset({_S.READY, _S.SCHEDULED, _S.CANCELLED}),
+        _S.READY: frozenset({_S.QUEUED, _S.SCHEDULED, _S.CANCELLED}),
         _S.QUEUED: frozenset({_S.RUNNING, _S.READY, _S.CANCELLED}),
         _S.RUNNING: frozenset({_S.COMPLETED, _S.RETRYING, _S.FAILED, _S.READY, _S.CANCELLED}),
         _S.RETRYING: frozenset({_S.READY, _S.CANCELLED}),

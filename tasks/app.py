@@ -5,7 +5,8 @@ that child died, by the fleet thread of its parent, for what the dead process st
 through the store's guarded verbs, so that whatever comes second changes nothing. Signals record
 nothing themselves; they set things up and wake whoever records:
 
-- ``worker_init`` (parent): load what every child needs, make forking cheap.
+- ``worker_init`` (parent): load what every child needs, and the tasks of another application; make
+  forking cheap.
 - ``worker_process_init`` (child): drop what was inherited from the parent. No network.
 - ``worker_process_shutdown`` (child): close what the runner holds.
 - ``worker_ready`` (parent): start the fleet thread, which registers the worker and its job types,
@@ -24,8 +25,10 @@ import gc
 import logging
 import os
 import socket
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from billiard.common import terminate_handler_fired
@@ -36,17 +39,20 @@ from sqlalchemy.orm import configure_mappers
 
 from scheduler.database import make_engine, open_redis
 from scheduler.dispatch import RUN_TASK
+from scheduler.errors import SettingsInvalid
 from scheduler.events import Announcer
 from scheduler.log import keep_addresses_out
 from scheduler.settings import Settings
 from scheduler.store.fleet import WorkerOffer
 from tasks.catalogue import CATALOGUE
 from tasks.fleet import Fleet, Wanted
+from tasks.guest import tasks_of
 from tasks.inheritance import let_go_of_connections
 from tasks.ledger import Ledger
 from tasks.pool import reporting
 from tasks.register import plain_tasks, specs_of_kinds, specs_of_tasks
 from tasks.runner import Runner
+from tasks.steering import steer
 
 _TOO_LATE_SECONDS = 1.0  # an announcement is not worth waiting longer for
 
@@ -64,6 +70,7 @@ class _Process:
         self._ledger: Ledger | None = None
         self.fleet: Fleet | None = None
         self.worker: Any = None
+        self.tasks: Mapping[str, Any] = {}
 
     def become_child(self) -> None:
         """Forget the parent's connections without closing them: it still uses them."""
@@ -86,7 +93,7 @@ class _Process:
             self._runner = Runner(
                 ledger,
                 CATALOGUE,
-                plain_tasks(app.tasks),
+                plain_tasks(self.tasks),
                 Settings.from_env(),
                 reporting=reporting,
             )
@@ -124,10 +131,20 @@ def _on_init(**_: Any) -> None:
     Measured: 80 ms a process less, and children share the memory for as long as they live.
     """
     keep_addresses_out()
+    _process.tasks = _tasks()
     configure_mappers()  # also, the fleet thread would do it under a lock that children inherit
     _process.ledger(connections=1)  # loads the driver; connects to nothing
     gc.collect()
     gc.freeze()
+
+
+def _tasks() -> dict[str, Any]:
+    """Return the tasks of this application and of its guest; a shared one is the guest's."""
+    guest = Settings.from_env().celery_app
+    try:
+        return {**app.tasks, **(tasks_of(guest) if guest else {})}
+    except SettingsInvalid as problem:
+        sys.exit(str(problem))  # a handler that raises anything less is logged and forgotten
 
 
 @signals.worker_process_init.connect
@@ -148,9 +165,10 @@ def _on_ready(sender: Any, **_: Any) -> None:
         _process.ledger(connections=1),
         sender.controller.pool,
         _offer(sender.controller),
-        [*specs_of_kinds(CATALOGUE), *specs_of_tasks(app.tasks)],
+        [*specs_of_kinds(CATALOGUE), *specs_of_tasks(_process.tasks)],
         drain=Settings.from_env().drain,
         is_interrupting=_is_terminating,
+        steer=partial(sender.controller.hub.call_soon, steer, sender.controller),
     )
     _process.fleet.start()
     atexit.register(_process.fleet.close)  # a cold stop sends no worker_shutdown

@@ -1,4 +1,4 @@
-"""Celery's consumer, which outlives a connection that can neither be used nor closed."""
+"""Celery's consumer, which outlives broken connections and can be told to take no work."""
 
 import logging
 from contextlib import suppress
@@ -21,6 +21,21 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # Celery ships no anno
     when the next job is over, whose message is acknowledged over that connection. So it is whenever
     Redis goes away while a job runs and messages are waited for.
     """
+
+    takes_work = False
+    """Whether messages are taken: not before it is known what operators want of this worker.
+
+    One that Redis is already handing over is taken in any case.
+    """
+
+    def create_task_handler(self, *arguments: Any, **named: Any) -> Any:
+        """Begin to receive over a new connection, as long as work is taken."""
+        channel = self.task_consumer.channel
+        may_consume = channel.qos.can_consume
+        channel.qos.can_consume = lambda: (
+            bool(self.takes_work or channel._in_poll) and may_consume()  # noqa: SLF001 - the wait that is under way
+        )
+        return super().create_task_handler(*arguments, **named)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes, soon after the broker is back.

@@ -1,9 +1,10 @@
 """The worker's parent process: its entry in the register of workers, and care for its children.
 
 A thread, because Celery's event loop must not wait for Postgres. It keeps the worker's heartbeat,
-renews the leases of the attempts its living processes hold, kills a process that does not stop when
-its job was cancelled, and ends the attempts of processes that died. While Postgres is away it
-keeps trying, and does all of it when Postgres is back.
+reads what operators want of the worker, renews the leases of the attempts its living processes
+hold, kills a process that does not stop when its job was cancelled, and ends the attempts of
+processes that died. While Postgres is away it keeps trying, and does all of it when Postgres is
+back.
 """
 
 import logging
@@ -25,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.store import fleet, work
-from scheduler.store.fleet import TypeSpec, WorkerOffer
+from scheduler.store.fleet import TypeSpec, Wishes, WorkerOffer
 from scheduler.store.moves import Move
 from scheduler.store.recovery import lost
 from scheduler.store.work import TIME_LIMIT, Failure, Held
@@ -67,6 +68,9 @@ class Processes(Protocol):
         """Tell whether a process has only outcomes to write."""
 
 
+Steer = Callable[[Wishes], None]
+"""Lets this worker follow what operators want of it."""
+
 Unstarted = Callable[[], list[Wanted] | None]
 """Tells which attempts will not be started here; None as long as that is open."""
 
@@ -77,7 +81,8 @@ class Fleet:
     ``look_now``, ``time_limit_passed``, ``give_back`` and ``drain`` only leave a note and may be
     called from signal handlers and the event loop; the thread does the rest. *is_interrupting*
     tells whether the processes that end now are ended by this worker's own stop. A worker that
-    drains for longer than *drain* stops at once and gives back what it runs.
+    drains for longer than *drain* stops at once and gives back what it runs. *steer* is called by
+    the thread.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Fleet:
         *,
         drain: timedelta,
         is_interrupting: Callable[[], bool] = lambda: False,
+        steer: Steer = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._processes = processes
@@ -96,6 +102,7 @@ class Fleet:
         self._specs = specs
         self._drain = drain
         self._is_interrupting = is_interrupting
+        self._steer = steer
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
         # A queue of this kind may be used by a signal handler that interrupts its own thread.
         self._notes: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -200,11 +207,14 @@ class Fleet:
         if now >= self._heartbeat_at or self._known_processes != len(self._processes.living()):
             self._beat()
             self._heartbeat_at = now + _HEARTBEAT_SECONDS
-        if now >= self._renew_at:
+        is_due = now >= self._renew_at
+        if is_due:
             self._renew(now)
             self._renew_at = now + _RENEW_SECONDS
         self._bury_lost()
         self._give_back_unstarted()
+        if is_due:
+            self._follow_operators()
 
     def _beat(self) -> None:
         count = len(self._processes.living())
@@ -236,6 +246,12 @@ class Fleet:
         self._once(arrive)
         self._arrived = True
         self._ledger.announcer.wake()
+
+    def _follow_operators(self) -> None:
+        """Tell this worker what is wanted of it, again and again: a busy one follows in steps."""
+        wishes = self._once(partial(fleet.wishes, name=self._offer.name))
+        if wishes is not None:
+            self._steer(wishes)
 
     def _renew(self, now: float) -> None:
         held = self._held()

@@ -24,6 +24,7 @@ from scheduler.models import (
     PolicyVersion,
     Ready,
     Schedule,
+    Searched,
     Timer,
     User,
     Worker,
@@ -115,6 +116,7 @@ def make_worker(session: Session, name: str = WORKER, **columns: Any) -> Worker:
         "state": "online",
         "processes_min": 1,
         "processes_max": 8,
+        "processes_limit": columns.get("processes_max", 8),
         "processes": 8,
         "cpu_units": Decimal(8),
         "memory_mb": 4096,
@@ -297,7 +299,7 @@ _COLUMNS: list[tuple[set[JobStatus] | frozenset[JobStatus], dict[str, Any]]] = [
 
 
 def _rows_beside(job: Job) -> list[Any]:
-    rows: list[Any] = []
+    rows: list[Any] = [_searched_row(job)]
     if job.status == JobStatus.READY:
         rows.append(_ready_row(job))
     if job.status in ACTIVE:
@@ -309,6 +311,17 @@ def _rows_beside(job: Job) -> list[Any]:
     if job.worker or job.status == JobStatus.RETRYING:
         rows.append(_attempt_row(job))
     return rows
+
+
+def _searched_row(job: Job) -> Searched:
+    words = [job.job_id, job.description, *job.tags]
+    return Searched(
+        job_id=job.id,
+        type=job.type,
+        created_at=job.created_at,
+        tags=job.tags,
+        text="\n".join(word for word in words if word),
+    )
 
 
 def _ready_row(job: Job) -> Ready:

@@ -7,6 +7,7 @@ from typing import Any
 from local.programs import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
+EMBEDDING = (ROOT / "docs" / "celery-project.md").read_text()
 CALLBACKS = (ROOT / "docs" / "callbacks.md").read_text()
 
 
@@ -28,3 +29,9 @@ def documented_check() -> Callable[..., bool]:
     exec(compile(block, "callbacks.md", "exec"), names)  # noqa: S102 - our own words
     found: Callable[..., bool] = names["is_from_fairq"]
     return found
+
+
+def grants(role: str) -> list[str]:
+    """Return what the role of a program has to be granted that submits in its own transactions."""
+    (block,) = snippets("sql", EMBEDDING)
+    return [one for one in block.replace("shop_role", role).split(";") if one.strip()]

@@ -91,6 +91,8 @@ def test_lines_that_wait_are_taken_along(empty: tuple[str, Engine]) -> None:
     with engine.connect() as connection:
         line = connection.execute(text("SELECT tags, timeout_seconds, executor FROM ready")).all()
         assert line == [(["nightly"], 60.0, "pull")]
+        found = connection.execute(text("SELECT type, tags, text FROM searched")).all()
+        assert found == [("simulate", ["nightly"], "waits\nnightly")]
     _alembic(url, "downgrade", "0001")
 
 
@@ -257,6 +259,7 @@ ILLEGAL_ROWS = {
     " (user_id, secret, made_at, previous) SELECT id, 'a', now(), 'b' FROM users",
     "ck_scheduler_lease_there_is_one": "INSERT INTO scheduler_lease (id, epoch) VALUES (2, 0)",
     "ck_workers_state_is_known": "UPDATE workers SET state = 'asleep'",
+    "ck_workers_limit_is_within_bounds": "UPDATE workers SET processes_limit = processes_max + 1",
     "ck_job_types_executors_are_known": "INSERT INTO job_types (name, cpu_units, memory_mb,"
     " timeout_seconds, retry_config, executors, registered_at)"
     " VALUES ('x', 1, 1, 1, '{}', '{celery,robot}', now())",

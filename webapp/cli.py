@@ -14,6 +14,7 @@ from flask.cli import AppGroup
 from sqlalchemy.orm import Session
 
 from scheduler import clock
+from scheduler.job_request import USERNAME_PATTERN
 from scheduler.models import User
 from scheduler.states import Role, Scope
 from scheduler.store.audit import COMMAND_LINE, record
@@ -21,7 +22,7 @@ from webapp import access, accounts, demo, queries
 from webapp.api.tokens import add_token
 from webapp.errors import Problem
 from webapp.extensions import db
-from webapp.schemas import PASSWORD_MIN, USERNAME_PATTERN, TokenRequest
+from webapp.schemas import PASSWORD_MIN, TokenRequest
 from webapp.services import services
 
 _ROLES = click.Choice([str(role) for role in Role])

@@ -15,6 +15,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+from scheduler.job_request import BODY_LIMIT
 from scheduler.states import Role, Scope
 from webapp import access
 from webapp.bodies import parse_body, parse_query
@@ -26,9 +27,6 @@ View = Callable[..., ResponseReturnValue]
 
 OVERSEERS = frozenset({Role.OPERATOR, Role.ADMIN})
 """Whose changes are audited, always."""
-
-BODY_LIMIT = 1024 * 1024
-"""Bytes of a request body, unless the route says otherwise."""
 
 NO_EVENTS: Mapping[str, type[BaseModel]] = MappingProxyType({})
 
@@ -56,6 +54,7 @@ class Endpoint:
     answers: Mapping[int, type[BaseModel] | None]
     refuses: tuple[str, ...]
     headers: tuple[str, ...]
+    files: tuple[str, ...]
     body_limit: int
     audits: str | None
     reports: bool
@@ -98,6 +97,7 @@ class Resource(Blueprint):
         query: type[Query] | None = None,
         refuses: tuple[str, ...] = (),
         headers: tuple[str, ...] = (),
+        files: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
         audits: str | None = None,
         reports: bool = False,
@@ -108,10 +108,11 @@ class Resource(Blueprint):
 
         Without *is_open* the caller is known before the view runs: it has *role*, and a token has
         *scope*. *takes_password* leaves all of that to the view, and so does *upgrades*, for a
-        WebSocket may prove later whose it is. *streams* holds the events by name, with the body
-        of each, where the answer may be a stream of them. *audits* names the action that the view
-        records with ``scheduler.store.audit``; operators and administrators change nothing without
-        one. With *reports* a worker tells of a job it has; that is counted apart.
+        WebSocket may prove later whose it is. What is answered with 200 may be had as *files* of
+        these media types, too. *streams* holds the events by name, with the body of each, where
+        the answer may be a stream of them. *audits* names the action that the view records with
+        ``scheduler.store.audit``; operators and administrators change nothing without one. With
+        *reports* a worker tells of a job it has; that is counted apart.
         """
         if audits is None and method != "GET" and role in OVERSEERS:
             raise ValueError(f"{method} {rule}: say what it audits, or that it changes NOTHING")
@@ -134,6 +135,7 @@ class Resource(Blueprint):
                 answers=answers,
                 refuses=refuses,
                 headers=headers,
+                files=files,
                 body_limit=body_limit,
                 audits=audits,
                 reports=reports,

@@ -57,11 +57,14 @@ CODES: Mapping[str, HTTPStatus] = MappingProxyType(
         "lease_lost": HTTPStatus.CONFLICT,
         "not_running": HTTPStatus.CONFLICT,
         "not_retryable": HTTPStatus.CONFLICT,
+        "not_changeable": HTTPStatus.CONFLICT,
         "nothing_to_send": HTTPStatus.CONFLICT,
         "name_taken": HTTPStatus.CONFLICT,
         "too_many_schedules": HTTPStatus.CONFLICT,
         "last_admin": HTTPStatus.CONFLICT,
         "policy_conflict": HTTPStatus.CONFLICT,
+        "worker_gone": HTTPStatus.CONFLICT,
+        "beyond_bounds": HTTPStatus.CONFLICT,
         "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "invalid_json": HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -173,6 +176,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TimingInvalid, _timing_invalid)
     app.register_error_handler(DBAPIError, _of_database)
     app.register_error_handler(PoolTimeout, lambda _: respond(unavailable("A database connection")))
+    app.register_error_handler(RedisError, lambda _: respond(unavailable("The broker")))
     app.register_error_handler(CSRFError, _csrf_failed)
     app.register_error_handler(RateLimitExceeded, _rate_limited)
     app.register_error_handler(HTTPException, _of_http)

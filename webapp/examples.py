@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from scheduler.job_request import JobRequest
 from scheduler.states import JobStatus
 from webapp import schemas
 
@@ -38,7 +39,7 @@ _POLICY = {
 
 EXAMPLES: Mapping[type[BaseModel], Mapping[str, Any]] = MappingProxyType(
     {
-        schemas.JobRequest: _JOB,
+        JobRequest: _JOB,
         schemas.BatchRequest: {"jobs": _CHAIN},
         schemas.DeadLettersRetry: {"job_ids": ["report-7"], "payload": {"seconds": 1}},
         schemas.DeadLettersRequest: {"filter": {"type": "simulate", "q": "timed out"}},

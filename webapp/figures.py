@@ -33,7 +33,7 @@ def stats(session: Session, account: Account, *, now: datetime) -> dict[str, Any
     """Return the figures *account* may see."""
     finished = _finished(session, account, now)
     rate = sum(_finished(session, account, now, within=RATE_WINDOW).values())
-    oldest = session.scalar(select(func.min(Ready.ready_at)).where(_own(account, Ready.owner_id)))
+    oldest = oldest_ready(session, account)
     return {
         "at": utc(now),
         "of": "all" if account.sees_everybody else "own",
@@ -41,8 +41,8 @@ def stats(session: Session, account: Account, *, now: datetime) -> dict[str, Any
         "classes": _classes(session, account),
         "finished_last_hour": finished,
         "finished_per_minute": rate / (RATE_WINDOW / timedelta(minutes=1)),
-        "wait_seconds": _spread(session, account, now, Job.started_at - Job.ready_at),
-        "run_seconds": _spread(session, account, now, Job.finished_at - Job.started_at),
+        "wait_seconds": spread(session, account, now, Job.started_at - Job.ready_at),
+        "run_seconds": spread(session, account, now, Job.finished_at - Job.started_at),
         "oldest_ready_seconds": None if oldest is None else (now - oldest).total_seconds(),
         "capacity": offer(fleet.capacity(session)),
         "reserved": reserved(session, None if account.sees_everybody else account.id),
@@ -71,14 +71,20 @@ def _offer(cpu_units: Decimal, memory_mb: int, slots: int) -> dict[str, Any]:
     return {"cpu_units": float(cpu_units), "memory_mb": int(memory_mb), "slots": slots}
 
 
-def _own(account: Account, owner_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
+def own(account: Account, owner_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
+    """Return the condition that something is of whom *account* may see."""
     return true() if account.sees_everybody else owner_id == account.id
+
+
+def oldest_ready(session: Session, account: Account) -> datetime | None:
+    """Return since when the job waits that has waited longest of those that could start."""
+    return session.scalar(select(func.min(Ready.ready_at)).where(own(account, Ready.owner_id)))
 
 
 def _classes(session: Session, account: Account) -> dict[str, int]:
     rows = session.execute(
         select(Ready.job_class, func.count())
-        .where(_own(account, Ready.owner_id))
+        .where(own(account, Ready.owner_id))
         .group_by(Ready.job_class)
     )
     return {str(name): 0 for name in JobClass} | dict(rows.all())
@@ -100,7 +106,7 @@ def reserved(session: Session, owner_id: int | None = None) -> dict[str, Any]:
 def _newest_events(account: Account) -> Select[int, str, str, datetime]:
     return (
         select(JobEvent.job_id, JobEvent.verb, JobEvent.status, JobEvent.at)
-        .where(_own(account, JobEvent.owner_id))
+        .where(own(account, JobEvent.owner_id))
         .order_by(JobEvent.seq.desc())
         .limit(EVENTS_LOOKED_AT)
     )
@@ -127,7 +133,7 @@ def _finished(
     return counts | dict(rows.all())
 
 
-def _spread(
+def spread(
     session: Session, account: Account, now: datetime, duration: ColumnElement[Any]
 ) -> dict[str, float | None]:
     """Return percentiles of *duration* over jobs that finished within the hour."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from werkzeug.datastructures import MultiDict
 
+from scheduler.job_request import JobRequest
 from scheduler.models import JobType
 from scheduler.payloads import Schemas
 from scheduler.states import (
@@ -21,7 +22,6 @@ from scheduler.states import (
 from webapp import presentation
 from webapp.bodies import parse_body, read_json
 from webapp.errors import FieldError, Problem
-from webapp.schemas import JobRequest
 
 Schema = Mapping[str, Any]
 

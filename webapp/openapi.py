@@ -18,6 +18,8 @@ _REFERENCE = "#/components/schemas/{model}"
 
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 
+_TEXT: Mapping[str, Any] = {"schema": {"type": "string"}}
+
 _HEADERS: Mapping[str, dict[str, Any]] = {
     "Idempotency-Key": {
         "description": "The same key again answers with the job it made the first time; for jobs"
@@ -159,6 +161,8 @@ def _answers(endpoint: Endpoint, references: _References) -> dict[str, Any]:
     answers = {}
     for status, model in endpoint.answers.items():
         content = {} if model is None else _json(references[model, "serialization"])
+        if status == HTTPStatus.OK:
+            content |= dict.fromkeys(endpoint.files, _TEXT)
         if endpoint.streams and status == HTTPStatus.OK:
             bodies = {n: references[m, "serialization"] for n, m in endpoint.streams.items()}
             content |= _events(bodies)

@@ -53,6 +53,8 @@ _MOVES: Mapping[str, str] = {
     "run_again": "Run again",
     "discard": "Discarded",
     "snooze": "Put off by itself",
+    "change": "Changed",
+    "postpone": "Put off",
 }
 
 _OUTCOMES: Mapping[str | None, str] = {

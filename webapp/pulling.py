@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from scheduler import clock
 from scheduler.errors import JobNotFound
 from scheduler.models import Active, Attempt, Job
 from scheduler.states import Outcome
@@ -16,6 +17,7 @@ from scheduler.store import leases, offers, work
 from scheduler.store.moves import Move
 from scheduler.store.offers import Offer, Wanted
 from scheduler.store.work import Failure, Success
+from webapp import askers
 from webapp.access import Account, visible_jobs
 from webapp.errors import Problem
 from webapp.extensions import db
@@ -37,6 +39,7 @@ class Worker:
     """Who asks for what, and how long it may keep a job without a sign of life."""
 
     name: str
+    user_id: int  # of whose token it uses
     wanted: Wanted
     lease: timedelta
 
@@ -69,6 +72,7 @@ def hand_out(worker: Worker, *, wait: timedelta) -> Handed | None:
 
     Commits. Without *wait* too it waits a moment for a job that is there and not admitted yet.
     """
+    askers.note(services().redis, worker.name, worker.user_id, now=clock.now())
     deadline = time.monotonic() + wait.total_seconds()
     while True:
         left = timedelta(seconds=max(0.0, deadline - time.monotonic()))

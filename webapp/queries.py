@@ -1,14 +1,17 @@
 """Read-only selects for answers and pages. Every one starts from what the caller may see.
 
-Lists are keyset pages. Where a filter has no index, a page looks at a bounded stretch of jobs and
-says where to go on, so that no list costs more the longer the table grows.
+Lists are keyset pages, and none costs more the longer the table grows. Where filters leave few of
+all jobs, an index finds those. Where they leave many, some are met soon: a page looks at a bounded
+stretch of jobs, and says where to go on.
 """
 
 import base64
 import binascii
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import re
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +19,8 @@ from redis import Redis
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    FromClause,
+    Interval,
     Row,
     Select,
     Text,
@@ -24,6 +29,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -41,6 +47,7 @@ from scheduler.models import (
     JobLog,
     JobType,
     Schedule,
+    Searched,
     Token,
     User,
     Worker,
@@ -55,19 +62,35 @@ from scheduler.states import (
     JobStatus,
 )
 from scheduler.store import fleet
-from webapp.errors import Problem
+from webapp.errors import FieldError, Problem
 from webapp.places import far_back
+from webapp.schemas import JobsQuery
 
-SCAN_LIMIT = 20_000
-"""Jobs that one page looks at for filters without an index."""
+SCAN_LIMIT = 5_000
+"""Jobs that one page looks at."""
+
+FOUND_LIMIT = 10_000
+"""Jobs that an index may find to make a page of, about."""
+
+DISORDER = 20_000
+"""How many places the order of submission may differ from that of ids: two of the largest batches
+that were taken in side by side."""
 
 _PLACES = 2**63  # those of a bigint
+
+_INDEXABLE = re.compile(r"\w{3}")  # shorter words hold no trigram
+
+_IN_PATTERNS = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs a list is about; empty means any."""
+    """Which jobs a list is about; empty means any.
 
+    *owner* is as asked for: a list is narrowed by what its reader may see, and by that name.
+    """
+
+    owner: str | None = None
     statuses: Collection[JobStatus] = ()
     types: Collection[str] = ()
     classes: Collection[JobClass] = ()
@@ -76,6 +99,21 @@ class Filter:
     text: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+
+
+def filter_of(query: JobsQuery) -> Filter:
+    """Return what an address asks for."""
+    return Filter(
+        owner=query.owner,
+        statuses=query.statuses(),
+        types=query.type,
+        classes={JobClass(word) for word in query.priority if word in set(JobClass)},
+        levels={int(word) for word in query.priority if word.isdecimal()},
+        tags=query.tag,
+        text=query.q,
+        created_after=query.created_after,
+        created_before=query.created_before,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +148,16 @@ class Running:
     owner: str
     attempt: int
     started_at: datetime
+    lease_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """One page of a list, and where the next one starts."""
+    """One page of a list, and where the pages beside it start."""
 
     jobs: Sequence[JobView]
     next_cursor: str | None
+    previous_cursor: str | None = None
 
 
 def list_jobs(
@@ -129,20 +169,42 @@ def list_jobs(
     limit: int,
     cursor: str | None = None,
     oldest_first: bool = False,
+    back: bool = False,
 ) -> JobPage:
-    """Return one page of the visible jobs that match.
+    """Return one page of the visible jobs that match: what follows *cursor*, or precedes it.
 
     A page may be short of *limit* and still have a next one. Raises a 422 problem for a cursor
-    that is not one of ours.
+    that is not one of ours, or of a list with other filters or another order.
     """
-    start = None if cursor is None else read_cursor(cursor)
-    listing = Listing(visible, wanted, limit=limit, start=start, oldest_first=oldest_first)
+    check = _check_of(wanted, oldest_first=oldest_first)
+    start = None if cursor is None else _read_place(cursor, check)
+    ascending = oldest_first is not back
+    rows, beyond = _rows(session, visible, wanted, limit=limit, start=start, oldest_first=ascending)
+    views = _with_surroundings(session, redis, rows[::-1] if back else rows)
+    onward = None if beyond is None else write_cursor(beyond, check)
+    if back:
+        rest = write_cursor(views[-1].job.id, check) if views else None
+        return JobPage(views, rest, onward)
+    before = write_cursor(views[0].job.id, check) if views and start is not None else None
+    return JobPage(views, onward, before)
+
+
+def _rows(
+    session: Session,
+    visible: ColumnElement[bool],
+    wanted: Filter,
+    *,
+    limit: int,
+    start: int | None,
+    oldest_first: bool,
+) -> tuple[Sequence[Row[Job, str, bool]], int | None]:
+    """Return the jobs of a page, and behind which one the next begins, if there may be one."""
+    finder = finder_of(session, wanted)
+    listing = Listing(visible, wanted, finder, limit=limit, start=start, oldest_first=oldest_first)
     rows = session.execute(listing.page()).all()
-    views = _with_surroundings(session, redis, rows[:limit])
     if len(rows) > limit:
-        return JobPage(views, write_cursor(views[-1].job.id))
-    stopped_at = session.scalar(listing.end_of_window()) if listing.is_bounded else None
-    return JobPage(views, None if stopped_at is None else write_cursor(stopped_at))
+        return rows[:limit], rows[limit - 1][0].id
+    return rows, session.scalar(listing.end_of_window()) if listing.is_bounded else None
 
 
 def one_job(session: Session, redis: Redis, job: Job) -> JobView:
@@ -171,8 +233,9 @@ def jobs_by_ids(
 
 def _with_owner() -> Select[Job, str, bool]:
     """Return the select of jobs with their owners' names and whether anything could run them."""
-    heard = Worker.heartbeat_at > func.now() - fleet.SILENCE
-    has_worker = select(Worker.name).where(Worker.state == "online", heard).exists()
+    heard = Worker.heartbeat_at > func.now() - cast(fleet.SILENCE, Interval)
+    takes_work = (Worker.state == "online", Worker.drain_requested_at.is_(None), heard)
+    has_worker = select(Worker.name).where(*takes_work).exists()
     return select(Job, User.username, has_worker).join(User, User.id == Job.owner_id)
 
 
@@ -303,8 +366,8 @@ def workers(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).order_by(Worker.name)).all()
 
 
-def running_on(session: Session) -> dict[str, list[Running]]:
-    """Return what each Celery worker runs, longest first."""
+def running_on(session: Session, executor: Executor = Executor.CELERY) -> dict[str, list[Running]]:
+    """Return what each worker of a kind runs, by its name, longest first."""
     rows = session.execute(
         select(
             Active.worker.label("worker"),
@@ -312,15 +375,18 @@ def running_on(session: Session) -> dict[str, list[Running]]:
             User.username,
             Active.attempt,
             Active.claimed_at,
+            Active.lease_until,
         )
         .join(Job, Job.id == Active.job_id)
         .join(User, User.id == Active.owner_id)
-        .where(Active.worker.is_not(None), Active.executor == Executor.CELERY)
+        .where(Active.worker.is_not(None), Active.executor == executor)
         .order_by(Active.claimed_at)
     ).mappings()
     running: dict[str, list[Running]] = {}
     for row in rows:
-        job = Running(row["job_id"], row["username"], row["attempt"], row["claimed_at"])
+        job = Running(
+            row["job_id"], row["username"], row["attempt"], row["claimed_at"], row["lease_until"]
+        )
         running.setdefault(row["worker"], []).append(job)
     return running
 
@@ -427,8 +493,103 @@ def foreign_cursor() -> Problem:
     return Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
 
 
+def _check_of(wanted: Filter, *, oldest_first: bool) -> int:
+    """Return what the cursors of a list have in common, and those of no other list."""
+    told = {
+        name: sorted(map(str, value)) if isinstance(value, Collection) else str(value)
+        for name, value in asdict(wanted).items()
+    }
+    return zlib.crc32(json.dumps([told, oldest_first], sort_keys=True).encode())
+
+
+def _read_place(cursor: str, check: int) -> int:
+    place, checked = read_places(cursor, 2)
+    if checked != check:
+        detail = (
+            "The cursor belongs to a list with other filters or another sort;"
+            " leave cursor out to begin this list."
+        )
+        raise Problem("invalid_cursor", detail, (FieldError("cursor", detail),))
+    return place
+
+
 def _is_place(given: Any) -> bool:
     return type(given) is int and 0 <= given < _PLACES
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """How an index helps to make a list: by finding all that may match, or where they begin."""
+
+    found: Select[int] | None = None
+    least: int | None = None
+    most: int | None = None
+
+
+def finder_of(session: Session, wanted: Filter) -> Finder:
+    """Return what the indexes of ``searched`` do for a list.
+
+    Whether a filter leaves few is for the planner to say, who knows how often each word, type and
+    tag occurs. Being wrong costs time and no job.
+    """
+    found = searched(wanted)
+    if found is None:
+        return Finder()
+    if _expected(session, found) <= FOUND_LIMIT:
+        return Finder(found=found)
+    after, before = wanted.created_after, wanted.created_before
+    return Finder(
+        least=None if after is None else session.scalar(first_after(after)),
+        most=None if before is None else session.scalar(last_before(before)),
+    )
+
+
+def searched(wanted: Filter) -> Select[int] | None:
+    """Return the select of all jobs that match by what is indexed, if anything is."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.types:
+        conditions.append(Searched.type == any_(cast(sorted(wanted.types), ARRAY(Text))))
+    if wanted.tags:
+        conditions.append(Searched.tags.op("@>")(cast(list(wanted.tags), ARRAY(Text))))
+    if wanted.text and _INDEXABLE.search(wanted.text):
+        conditions.append(_has(Searched.text, wanted.text))
+    if wanted.created_after is not None:
+        conditions.append(Searched.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(Searched.created_at < wanted.created_before)
+    return select(Searched.job_id.label("id")).where(*conditions) if conditions else None
+
+
+def _expected(session: Session, wanted: Select[int]) -> int:
+    """Return about how many rows a select finds, as the planner sees it."""
+    connection = session.connection()
+    compiled = wanted.compile(connection)
+    explained = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params)
+    return int(explained.scalar_one()[0]["Plan"]["Plan Rows"])
+
+
+def first_after(instant: datetime) -> Select[int]:
+    """Return the select of an id that no job created after *instant* is below."""
+    first = (
+        select(Searched.job_id)
+        .where(Searched.created_at > instant)
+        .order_by(Searched.created_at)
+        .limit(DISORDER)
+        .subquery()
+    )
+    return select(func.coalesce(func.min(first.c.job_id), _PLACES - 1))
+
+
+def last_before(instant: datetime) -> Select[int]:
+    """Return the select of an id that no job created before *instant* is above."""
+    last = (
+        select(Searched.job_id)
+        .where(Searched.created_at < instant)
+        .order_by(Searched.created_at.desc())
+        .limit(DISORDER)
+        .subquery()
+    )
+    return select(func.coalesce(func.max(last.c.job_id), 0))
 
 
 class Listing:
@@ -442,6 +603,7 @@ class Listing:
         self,
         visible: ColumnElement[bool],
         wanted: Filter,
+        finder: Finder = Finder(),
         *,
         limit: int,
         start: int | None = None,
@@ -449,22 +611,19 @@ class Listing:
     ) -> None:
         self._visible = visible
         self._wanted = wanted
-        self._start = start
+        self._finder = finder
         self._limit = limit
         self._oldest_first = oldest_first
+        self._bounds = _bounds(finder, start, oldest_first=oldest_first)
         self._rest = _unindexed(wanted)
-        self.is_bounded = bool(self._rest)
+        if finder.found is not None:
+            self._rest += [visible, *_in_statuses(wanted)]
+        self.is_bounded = bool(self._rest) and finder.found is None
 
     def page(self) -> Select[Job, str, bool]:
         """Return the select of the page and one job more."""
-        window = self._window().subquery()
-        return (
-            _with_owner()
-            .join(window, window.c.id == Job.id)
-            .where(*self._rest)
-            .order_by(self._order(Job.id))
-            .limit(self._limit + 1)
-        )
+        shown = self._matching().limit(self._limit + 1).subquery()
+        return _with_owner().join(shown, shown.c.id == Job.id).order_by(self._order(Job.id))
 
     def end_of_window(self) -> Select[int]:
         """Return the select of the last job looked at, if there may be more beyond it."""
@@ -472,6 +631,31 @@ class Listing:
         return (
             select(window.c.id).order_by(self._order(window.c.id)).offset(SCAN_LIMIT - 1).limit(1)
         )
+
+    def _matching(self) -> Select[int]:
+        """Return the select of those that match of the jobs that are looked at, in order."""
+        window = self._looked_at()
+        if not self._rest:
+            return select(window.c.id).order_by(self._order(window.c.id))
+        # One by one, as far as the page needs. Without OFFSET the planner might join the other way
+        # round, and go through all jobs from the newest on to save a sort.
+        job = select(Job.id).where(Job.id == window.c.id, *self._rest).offset(0).lateral("job")
+        return (
+            select(job.c.id)
+            .select_from(window)
+            .join(job, true())
+            .order_by(self._order(window.c.id))
+        )
+
+    def _looked_at(self) -> FromClause:
+        found = self._finder.found
+        if found is None:
+            window: FromClause = self._window().subquery()
+            return window
+        in_order = found.where(*_between(Searched.job_id, self._bounds))
+        # Apart, so that the planner does not look for an index that has their order.
+        ids = in_order.order_by(self._order(Searched.job_id)).cte("found")
+        return ids.prefix_with("MATERIALIZED")
 
     def _window(self) -> Any:
         size = SCAN_LIMIT if self.is_bounded else self._limit + 1
@@ -485,25 +669,51 @@ class Listing:
         return select(merged.c.id).order_by(self._order(merged.c.id)).limit(size)
 
     def _stretch(self, size: int, *conditions: ColumnElement[bool]) -> Select[int]:
-        beyond = [] if self._start is None else [self._beyond(self._start)]
         return (
             select(Job.id)
-            .where(self._visible, *conditions, *beyond)
+            .where(self._visible, *conditions, *_between(Job.id, self._bounds))
             .order_by(self._order(Job.id))
             .limit(size)
         )
 
-    def _beyond(self, start: int) -> ColumnElement[bool]:
-        return Job.id > start if self._oldest_first else Job.id < start
-
     def _order(self, column: Any) -> Any:
         return column.asc() if self._oldest_first else column.desc()
+
+
+def _bounds(finder: Finder, start: int | None, *, oldest_first: bool) -> tuple[int, int]:
+    """Return the first and the last id that a page may show."""
+    least, most = finder.least or 0, _PLACES - 1 if finder.most is None else finder.most
+    if start is None:
+        return least, most
+    return (max(least, start + 1), most) if oldest_first else (least, min(most, start - 1))
+
+
+def _between(
+    column: InstrumentedAttribute[int], bounds: tuple[int, int]
+) -> Iterator[ColumnElement[bool]]:
+    """Return the conditions that an id is within *bounds*, as far as those leave out any."""
+    least, most = bounds
+    if least > 0:
+        yield column >= least
+    if most < _PLACES - 1:
+        yield column <= most
 
 
 def among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
     """Return the condition that *column* is one of *ids*."""
     # One array, because ten thousand parameters would take longer to write than to look up.
     return column == any_(cast(list(ids), ARRAY(BigInteger)))
+
+
+def _in_statuses(wanted: Filter) -> list[ColumnElement[bool]]:
+    return [Job.status.in_(sorted(wanted.statuses))] if wanted.statuses else []
+
+
+def _has(column: Any, words: str) -> ColumnElement[bool]:
+    """Return the condition that *column* holds these *words*, in capitals or not."""
+    # ILIKE itself: of lower(column), which icontains compares, there is no index.
+    contained: ColumnElement[bool] = column.ilike(f"%{words.translate(_IN_PATTERNS)}%")
+    return contained
 
 
 def _unindexed(wanted: Filter) -> list[ColumnElement[bool]]:
@@ -521,11 +731,9 @@ def _unindexed(wanted: Filter) -> list[ColumnElement[bool]]:
     if wanted.tags:
         conditions.append(Job.tags.op("@>")(cast(list(wanted.tags), ARRAY(Text))))
     if wanted.text:
+        tags = func.array_to_string(Job.tags, "\n")
         conditions.append(
-            or_(
-                Job.job_id.icontains(wanted.text, autoescape=True),
-                Job.description.icontains(wanted.text, autoescape=True),
-            )
+            or_(*(_has(each, wanted.text) for each in (Job.job_id, Job.description, tags)))
         )
     if wanted.created_after is not None:
         conditions.append(Job.created_at > wanted.created_after)

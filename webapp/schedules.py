@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from scheduler.errors import SubmissionRefused, TimingInvalid
+from scheduler.job_request import JobTemplate
 from scheduler.models import Schedule
 from scheduler.store import schedules, submission
 from scheduler.store.submission import Submitted
@@ -17,7 +18,7 @@ from webapp import audit
 from webapp.access import Account
 from webapp.answers import utc
 from webapp.errors import FieldError, Problem
-from webapp.schemas import JobTemplate, SchedulePatch, ScheduleRequest
+from webapp.schemas import SchedulePatch, ScheduleRequest
 from webapp.submitting import check_callback, owner_for
 
 LIMIT = 1_000

@@ -4,10 +4,7 @@ Requests are strict: no unknown fields, no text where a number belongs.
 """
 
 import re
-from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,11 +22,27 @@ from pydantic import (
 
 from scheduler import ticks
 from scheduler.errors import TimingInvalid
+from scheduler.job_request import (
+    NAME_LIMIT,
+    TAGS_LIMIT,
+    YEAR_SECONDS,
+    CpuUnits,
+    Instant,
+    JobId,
+    JobRequest,
+    JobTemplate,
+    MemoryMb,
+    Name,
+    Priority,
+    Request,
+    Tag,
+    Username,
+    printable,
+)
 from scheduler.policy.hours import END_OF_DAY, MIDNIGHT, Day
 from scheduler.states import (
     DEFAULT_LEVEL,
     GROUPS,
-    HIGHEST_LEVEL,
     LOWEST_LEVEL,
     CallbackState,
     CancelReason,
@@ -46,39 +59,23 @@ from scheduler.states import (
 
 BATCH_LIMIT = 10_000
 PAGE_DEFAULT, PAGE_LIMIT = 50, 500
-NAME_LIMIT = 200
 SCHEDULE_NAME_LIMIT = 160  # the id of a job begins with it
 
-_YEAR_SECONDS = 365 * 86_400.0
-_LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
-_MEMORY_LIMIT_MB = 1_000_000_000
-_CPU_LIMIT = 1_000_000
 _COUNT_LIMIT = 1_000_000_000  # more than a database can hold breaks it
-_TAGS_LIMIT = 50
-_DEPENDENCIES_LIMIT = 10_000
 _RULES_LIMIT = 200
 _NAMES_LIMIT = 1_000
 _LINE_LIMIT = 8192
 _LINES_LIMIT = 1_000
 _MESSAGE_LIMIT = 500
 _TRACEBACK_LIMIT = 16_000
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00", re.ASCII)
 PASSWORD_MIN = 8
 
 WAIT_LIMIT = 300
 """Seconds that a client may wait for a job to finish. Proxies have to bear such a silence."""
 
-USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
-
 PASSWORD_LIMIT = 1024
 """Longer passwords are not looked at: hashing them would be work for nothing."""
-
-
-class Request(BaseModel):
-    """Something a client sends."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Query(BaseModel):
@@ -96,142 +93,12 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must consist of printable characters")
-    return text
-
-
-def _http_url(text: str) -> str:
-    parts = urlsplit(_printable(text))
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError("must be an http or https address")
-    return text
-
-
-def _written_as_time(given: Any) -> Any:
-    """Refuse the seconds since 1970 that a time is also read from otherwise."""
-    if isinstance(given, datetime) or (isinstance(given, str) and _DATE.match(given)):
-        return given
-    raise ValueError("must be a time such as 2026-01-15T12:00:00Z")
-
-
-def _plannable(instant: datetime) -> datetime:
-    if instant.year > _LAST_YEAR:
-        raise ValueError(f"must not be after the year {_LAST_YEAR}")
-    return instant
-
-
-def _level(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    if given not in set(JobClass):
-        raise ValueError(f"must be one of {', '.join(JobClass)} or a whole number 0 to 10")
-    return DEFAULT_LEVEL[JobClass(given)]
-
-
-def _dependency(given: Any) -> Any:
-    return {"job_id": given} if isinstance(given, str) else given
-
-
-def _decimal(number: float) -> Decimal:
-    """Take the number as it was written, to the three places that are kept."""
-    return round(Decimal(repr(number)), 3)
-
-
-Level = Annotated[int, Field(ge=HIGHEST_LEVEL, le=LOWEST_LEVEL)]
-JobId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-Name = Annotated[str, Field(min_length=1, max_length=NAME_LIMIT), AfterValidator(_printable)]
 Lease = Annotated[str, Field(min_length=1, max_length=100)]
-Tag = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
-Username = Annotated[str, Field(pattern=f"^{USERNAME_PATTERN}$")]
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=PASSWORD_LIMIT)]
-Seconds = Annotated[float, Field(gt=0, le=_YEAR_SECONDS)]
-SomeSeconds = Annotated[float, Field(ge=0, le=_YEAR_SECONDS)]
-CpuUnits = Annotated[float, Field(ge=0.001, le=_CPU_LIMIT)]
-MemoryMb = Annotated[int, Field(ge=1, le=_MEMORY_LIMIT_MB)]
 Weight = Annotated[float, Field(gt=0, le=1_000_000)]
-Instant = Annotated[
-    AwareDatetime,
-    Field(strict=False),  # what the first validator lets pass
-    BeforeValidator(_written_as_time),
-    AfterValidator(_plannable),
-]
-Priority = Annotated[Level, BeforeValidator(_level, json_schema_input_type=JobClass | Level)]
 
 
 # Submitting
-
-
-class DependencyRequest(Request):
-    """A job to wait for, and until when."""
-
-    job_id: JobId
-    when: Condition = Condition.COMPLETED
-
-
-class Requirements(Request):
-    """What a job takes while it runs."""
-
-    cpu_units: CpuUnits | None = None
-    memory_mb: MemoryMb | None = None
-
-
-class RetryRequest(Request):
-    """What happens after a failed attempt; what is left out is the type's choice."""
-
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
-    strategy: Literal["exponential", "linear", "fixed", "none"] = "exponential"
-    base_delay_seconds: SomeSeconds = 1.0
-    backoff_multiplier: Annotated[float, Field(ge=1, le=1000)] = 2.0
-    max_delay_seconds: SomeSeconds = 3600.0
-    jitter: bool = True
-
-
-DependsOn = Annotated[
-    DependencyRequest,
-    BeforeValidator(_dependency, json_schema_input_type=JobId | DependencyRequest),
-]
-
-
-class JobTemplate(Request):
-    """What a job is to do, whoever's it is and whenever it runs."""
-
-    type: Name
-    payload: dict[str, Any] = Field(default_factory=dict)
-    description: Annotated[str, Field(max_length=2000)] | None = None
-    tags: Annotated[list[Tag], Field(max_length=_TAGS_LIMIT)] = Field(default_factory=list)
-    priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
-    depends_on: Annotated[list[DependsOn], Field(max_length=_DEPENDENCIES_LIMIT)] = Field(
-        default_factory=list
-    )
-    resource_requirements: Requirements | None = None
-    retry_config: RetryRequest | None = None
-    timeout_seconds: Seconds | None = None
-    estimated_seconds: Seconds | None = None
-    executor: Executor | None = None
-    callback_url: Annotated[str, Field(max_length=2000), AfterValidator(_http_url)] | None = None
-
-    def cpu_units(self) -> Decimal | None:
-        """Return the CPU units asked for, if any."""
-        needs = self.resource_requirements
-        return None if needs is None or needs.cpu_units is None else _decimal(needs.cpu_units)
-
-
-class JobRequest(JobTemplate):
-    """A job to run."""
-
-    job_id: JobId | None = None
-    owner: Username | None = None
-    run_at: Instant | None = None
-    delay_seconds: SomeSeconds | None = None
-    start_by: Instant | None = None
-
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        if self.run_at is not None and self.delay_seconds is not None:
-            raise ValueError("run_at and delay_seconds exclude each other")
-        return self
 
 
 class BatchRequest(Request):
@@ -424,6 +291,41 @@ class EventList(Answer):
     next_cursor: str | None
 
 
+class GraphJob(Answer):
+    """A job of a workflow; all about it is at its own address."""
+
+    job_id: str
+    type: str
+    status: JobStatus
+    reason: CancelReason | None
+    description: str | None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    elapsed_seconds: float | None = Field(description="Of the last attempt, until now or its end.")
+    progress: Progress | None
+
+
+class GraphEdge(Answer):
+    """One job waits for another."""
+
+    source: str = Field(alias="from", description="The job that is waited for.")
+    to: str = Field(description="The job that waits.")
+    when: Condition
+    met: bool
+
+
+class Graph(Answer):
+    """A job with all it is connected with, in the order of submission."""
+
+    jobs: list[GraphJob]
+    edges: list[GraphEdge]
+    truncated: bool = Field(
+        description="Some were left out: a graph tells the 5,000 jobs that are fewest steps away,"
+        " and 20,000 edges among them."
+    )
+
+
 class CallbackTry(Answer):
     """One try at a callback: the status of the answer, or why there was none."""
 
@@ -572,11 +474,16 @@ class JobsQuery(Page, OwnerQuery):
     )
     tag: list[Tag] = Field(default_factory=list, description="Repeat it to ask for several.")
     q: Annotated[str, Field(max_length=200)] | None = Field(
-        default=None, description="Text in the id or the description."
+        default=None, description="Text in the id, the description or a tag."
     )
     created_after: Instant | None = None
     created_before: Instant | None = None
     sort: Literal["newest", "oldest"] = "newest"
+    format: Literal["json", "csv", "jsonl"] | None = Field(
+        default=None,
+        description="Goes before what the header Accept asks for. A file holds the whole list:"
+        " limit and cursor do not go with it.",
+    )
 
     def statuses(self) -> frozenset[JobStatus]:
         """Return the statuses asked for, groups spelled out; none asked for means any."""
@@ -587,7 +494,7 @@ class JobsQuery(Page, OwnerQuery):
 # Dead letters
 
 
-Fingerprint = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Fingerprint = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 SearchText = Annotated[str, Field(max_length=200)]
 
 _OF_ERROR = "The same for errors that are alike; as a dead letter or a group tells it."
@@ -779,7 +686,7 @@ class HeartbeatRequest(Request):
             ]
         ],
         Field(max_length=_LINES_LIMIT),
-    ] = []
+    ] = []  # noqa: RUF012 - pydantic copies it
 
 
 class HeartbeatAnswer(Answer):
@@ -884,6 +791,32 @@ class Patch(Request):
     model_config = ConfigDict(json_schema_extra=_tell_no_defaults)
 
 
+class RequirementsPatch(Patch):
+    """What a job is to take while it runs; what is left out stays."""
+
+    cpu_units: CpuUnits = 1.0
+    memory_mb: MemoryMb = 1
+
+
+class JobPatch(Patch):
+    """What to change about a job that waits; what is left out stays."""
+
+    priority: Priority = DEFAULT_LEVEL[JobClass.NORMAL]
+    tags: Annotated[list[Tag], Field(max_length=TAGS_LIMIT)] = Field(
+        default_factory=list, description="All of them, in the place of those there are."
+    )
+    run_at: Instant | None = Field(
+        default=None, description="Not before; null is as soon as may be."
+    )
+    resource_requirements: RequirementsPatch = RequirementsPatch()
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"must change something: {', '.join(type(self).model_fields)}")
+        return self
+
+
 class UserPatch(Patch):
     """What to change about an account; what is left out stays."""
 
@@ -943,6 +876,53 @@ class Me(UserAnswer):
 
     scopes: list[Scope]
     unfinished_jobs: int
+
+
+class Share(Answer):
+    """What an account was due and received of the machine over a time that has passed."""
+
+    since: AwareDatetime
+    due: float = Field(
+        description="Its part by weight among those who received something then or want it now."
+    )
+    received: float = Field(
+        description="Its part of the machine, on average: the larger of CPU and memory."
+    )
+    machine_seconds: float = Field(description="The same, times seconds.")
+
+
+class Shares(Answer):
+    """Shares of the last hour and the last day, to five minutes."""
+
+    hour: Share
+    day: Share
+
+
+class UsedLimit(Answer):
+    """A limit, and what is used of it."""
+
+    name: Literal["cpu_units", "memory_mb", "running_jobs", "backlog"]
+    of: Literal["own", "group"]
+    limit: float | None
+    used: float = Field(description="A group's backlog is counted to one beyond its limit.")
+
+
+class BacklogAnswer(Answer):
+    """Jobs that have not finished."""
+
+    unfinished: int
+    jobs: dict[JobStatus, int]
+    oldest_ready_seconds: float | None
+
+
+class Usage(Answer):
+    """What the caller is due, receives, may hold and holds."""
+
+    at: AwareDatetime
+    weight: float = Field(description="As the rules and the group make it now.")
+    shares: Shares
+    limits: list[UsedLimit] = Field(description="As the rules make them now; null is none.")
+    backlog: BacklogAnswer
 
 
 class GroupAnswer(Answer):
@@ -1067,7 +1047,7 @@ TimeZone = Annotated[
 class RuleHours(Request):
     """Hours of the week by the clock on the wall; where they end before they begin, overnight."""
 
-    days: Annotated[list[Day], Field(min_length=1)] = list(Day)
+    days: Annotated[list[Day], Field(min_length=1)] = list(Day)  # noqa: RUF012 - pydantic copies it
     start: Annotated[TimeOfDay, Field(alias="from")] = MIDNIGHT
     to: TimeOfDay = END_OF_DAY
     timezone: TimeZone = "UTC"
@@ -1256,7 +1236,7 @@ def _one_way_to_tell_when(every_seconds: int | None, info: ValidationInfo) -> in
 
 
 ScheduleName = Annotated[
-    str, Field(min_length=1, max_length=SCHEDULE_NAME_LIMIT), AfterValidator(_printable)
+    str, Field(min_length=1, max_length=SCHEDULE_NAME_LIMIT), AfterValidator(printable)
 ]
 CronLine = Annotated[
     str,
@@ -1267,7 +1247,7 @@ CronLine = Annotated[
     ),
     AfterValidator(_cron_line),
 ]
-EverySeconds = Annotated[int, Field(ge=1, le=int(_YEAR_SECONDS))]
+EverySeconds = Annotated[int, Field(ge=1, le=int(YEAR_SECONDS))]
 OverlapRule = Annotated[
     Overlap,
     Field(
@@ -1387,12 +1367,39 @@ class WorkerAnswer(Answer):
     processes: int
     processes_min: int
     processes_max: int
+    processes_limit: int = Field(description="The most it may have now; see grow and shrink.")
     cpu_units: float
     memory_mb: int
     queues: list[str]
     started_at: AwareDatetime
     heartbeat_at: AwareDatetime
+    drain_requested_at: AwareDatetime | None = Field(
+        description="Since when an operator wants it to take no new work; outlives its restarts."
+    )
     running: list[RunningJob]
+
+
+class HeldJob(RunningJob):
+    """A job a pull worker holds."""
+
+    lease_expires_at: AwareDatetime
+
+
+class PullWorkerAnswer(Answer):
+    """A program that asks for jobs over HTTP, by the name it gives itself."""
+
+    name: str
+    asked_by: str | None = Field(
+        description="Whose token it used; null if it has not asked in the last ten minutes."
+    )
+    asked_at: AwareDatetime | None
+    running: list[HeldJob]
+
+
+class ResizeQuery(Query):
+    """By how many processes."""
+
+    processes: Annotated[int, Field(ge=1, le=1_000)] = 1
 
 
 class Offer(Answer):
@@ -1404,9 +1411,12 @@ class Offer(Answer):
 
 
 class WorkerList(Answer):
-    """Every worker, and what the live ones offer together."""
+    """Every worker, and what the live ones of Celery offer together."""
 
     workers: list[WorkerAnswer]
+    pull_workers: list[PullWorkerAnswer] = Field(
+        description="Those that asked in the last ten minutes, or hold a job."
+    )
     capacity: Offer
 
 

@@ -10,6 +10,7 @@ from scheduler.states import WAITING, Condition, JobStatus
 from webapp.answers import utc
 from webapp.dead_letters import Group, GroupPage
 from webapp.queries import JobView, Link
+from webapp.workflows import Workflow
 
 _PARENTS_NAMED = 3
 
@@ -143,6 +144,26 @@ def event_to_json(event: JobEvent) -> dict[str, Any]:
     }
 
 
+def workflow_to_json(workflow: Workflow, *, now: datetime) -> dict[str, Any]:
+    """Return connected jobs and what they wait for."""
+    names = {job.id: job.job_id for job in workflow.jobs}
+    # A job that was forgotten between the reads is missing, and so are its edges.
+    edges = [edge for edge in workflow.edges if {edge.parent, edge.child} <= names.keys()]
+    return {
+        "jobs": [_graph_job(job, now) for job in workflow.jobs],
+        "edges": [
+            {
+                "from": names[edge.parent],
+                "to": names[edge.child],
+                "when": edge.when,
+                "met": edge.met,
+            }
+            for edge in edges
+        ],
+        "truncated": not workflow.is_whole,
+    }
+
+
 def type_to_json(job_type: JobType, defaults: dict[str, Any]) -> dict[str, Any]:
     """Return a kind of job."""
     return {
@@ -155,6 +176,21 @@ def type_to_json(job_type: JobType, defaults: dict[str, Any]) -> dict[str, Any]:
         "retry_config": defaults | job_type.retry_config,
         "executor": job_type.executors[0],
         "executors": job_type.executors,
+    }
+
+
+def _graph_job(job: Job, now: datetime) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "type": job.type,
+        "status": job.status,
+        "reason": job.reason,
+        "description": job.description,
+        "created_at": utc(job.created_at),
+        "started_at": utc(job.started_at),
+        "finished_at": utc(job.finished_at),
+        "elapsed_seconds": _seconds(elapsed(job, now)),
+        "progress": _progress(job),
     }
 
 

@@ -1,24 +1,22 @@
 """Taking jobs in for whoever asks: the JSON routes and the form share this."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flask import g, request
-from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from scheduler import outbound
 from scheduler.errors import SubmissionRefused
-from scheduler.models import User
-from scheduler.states import Role, class_of
+from scheduler.job_request import JobRequest
+from scheduler.store import requests as asked
 from scheduler.store.moves import Move
+from scheduler.store.requests import find_owners, owner_among, submission_of
 from scheduler.store.submission import Submission, Submitted, submit
 from webapp import audit, queries
 from webapp.access import Account
 from webapp.errors import FieldError, Problem
 from webapp.extensions import db
-from webapp.schemas import JobRequest
 from webapp.services import services
 
 TRIES = 5
@@ -62,7 +60,7 @@ def owner_for(session: Session, account: Account, name: str | None) -> int:
         return account.id
     if not account.sees_everybody:
         raise Problem("forbidden", "Only operators submit for others.")
-    return _owner(_find_owners(session, {name.lower()}), name, None)
+    return owner_among(find_owners(session, {name}), name)
 
 
 def finish(moves: Sequence[Move]) -> None:
@@ -129,12 +127,8 @@ def _by_owner(owners: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
 
 
 def check_callback(url: str | None, path: str) -> None:
-    """Refuse what the courier would: addresses that are private whoever resolves them."""
-    if url is None or services().settings.allow_private_http:
-        return
-    if outbound.is_private(url):
-        message = "leads to a private address, where callbacks do not go"
-        raise Problem("validation_failed", f"{path} {message}.", (FieldError(path, message),))
+    """Refuse what the courier would."""
+    asked.check_callback(url, path=path, allow_private=services().settings.allow_private_http)
 
 
 def _check_callbacks(requests: Sequence[JobRequest], *, batch: bool) -> None:
@@ -151,56 +145,19 @@ def _owners(
     if named - set(known):
         if not account.sees_everybody:
             raise Problem("forbidden", "Only operators submit for others.")
-        known |= _find_owners(session, named)
+        known |= find_owners(session, named)
     return [
-        account.id if one.owner is None else _owner(known, one.owner, place if batch else None)
+        account.id
+        if one.owner is None
+        else owner_among(known, one.owner, path=f"jobs.{place}.owner" if batch else "owner")
         for place, one in enumerate(requests)
     ]
 
 
-def _find_owners(session: Session, names: set[str]) -> dict[str, int]:
-    """Return who of *names* may own jobs."""
-    name = func.lower(User.username)
-    rows = session.execute(
-        select(name, User.id).where(name.in_(names), User.active, User.role != Role.VIEWER)
-    )
-    return dict(rows.all())
-
-
-def _owner(known: Mapping[str, int], name: str, place: int | None) -> int:
-    if name.lower() not in known:
-        path = "owner" if place is None else f"jobs.{place}.owner"
-        message = f"there is no active user {name!r} who may own jobs"
-        raise Problem("unknown_owner", f"{path}: {message}.", (FieldError(path, message),))
-    return known[name.lower()]
-
-
 def _submission(one: JobRequest, key: str | None, place: int | None) -> Submission:
-    needs, retry = one.resource_requirements, one.retry_config
     if key is not None and place is not None:
         key = f"{key}/{place}"
-    return Submission(
-        type=one.type,
-        job_id=one.job_id,
-        payload=one.payload,
-        description=one.description,
-        tags=tuple(one.tags),
-        priority_level=one.priority,
-        job_class=class_of(one.priority),
-        depends_on=tuple((parent.job_id, parent.when) for parent in one.depends_on),
-        cpu_units=one.cpu_units(),
-        memory_mb=None if needs is None else needs.memory_mb,
-        retry_config=None if retry is None else retry.model_dump(exclude_unset=True),
-        timeout_seconds=one.timeout_seconds,
-        estimated_seconds=one.estimated_seconds,
-        run_at=one.run_at,
-        delay_seconds=one.delay_seconds,
-        start_by=one.start_by,
-        executor=one.executor,
-        callback_url=one.callback_url,
-        idempotency_key=key if one.job_id is None else None,
-        request_id=g.request_id,
-    )
+    return submission_of(one, idempotency_key=key, request_id=g.request_id)
 
 
 def idempotency_key() -> str | None:

@@ -33,6 +33,11 @@ def rank(ready_at: datetime, job_class: JobClass, level: int) -> int:
     return (ready_at - _EPOCH - head_start) // _MICROSECOND
 
 
+def rank_offset(job_class: JobClass, level: int) -> int:
+    """Return by how many microseconds a job's class and level move it in its owner's line."""
+    return rank(_EPOCH, job_class, level)
+
+
 def effective_weight(weight: float) -> float:
     """Return *weight* within the bounds that keep anybody from overriding anybody."""
     return min(max(weight, LIGHTEST), HEAVIEST)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from scheduler.store.fleet import SILENCE
+from scheduler.store.fleet import SILENCE, TAKES_WORK
 from scheduler.store.moves import Move, fetch, make, run, verb
 
 
@@ -121,7 +121,7 @@ target AS (
 UPDATE active SET published_at = now() FROM target WHERE active.job_id = target.job_id
 """)
 
-_PUBLISH_AGAIN = text("""
+_PUBLISH_AGAIN = text(f"""
 INSERT INTO outbox (job_id, attempt, queue, timeout_seconds, place, created_at)
 SELECT job_id, attempt, job_class, max_timeout_seconds,
        row_number() OVER (ORDER BY admitted_at, published_at, job_id), now()
@@ -129,8 +129,7 @@ FROM active
 WHERE executor = :by_celery AND claimed_at IS NULL
   AND published_at < now() - CAST(:older_than AS interval)
   AND EXISTS (
-      SELECT 1 FROM workers
-      WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
+      SELECT 1 FROM workers WHERE {TAKES_WORK}
   )
 ON CONFLICT DO NOTHING
 RETURNING job_id

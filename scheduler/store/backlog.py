@@ -20,6 +20,7 @@ class Limit:
     cap: int
     waiting: int
     name: str
+    of_group: bool = False
 
 
 # Rules are read only where one of them limits a backlog.
@@ -56,7 +57,9 @@ def backlog_limits(session: Session, owner_id: int) -> Iterator[Limit]:
         yield Limit(own[0], waiting, own[1])
     if caps.shared is not None:
         waiting = _count(session, _OF_GROUP, group=caps.group_id, cap=caps.shared)
-        yield Limit(caps.shared, waiting, f"your group's backlog limit of {caps.shared}")
+        yield Limit(
+            caps.shared, waiting, f"your group's backlog limit of {caps.shared}", of_group=True
+        )
 
 
 def _own(caps: Row[Any]) -> tuple[int, str] | None:

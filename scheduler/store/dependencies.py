@@ -45,6 +45,7 @@ class FeedRow:
     lasted_seconds: float | None = None  # None unless the attempt ended by itself
     rank: int | None = None  # the first place in the owner's line that changed
     root: str | None = None  # of a revived job: because of whom others were cancelled
+    outcome: str | None = None  # of the attempt that ended, if one had begun
 
 
 _TAKE = text("""
@@ -54,7 +55,7 @@ WITH taken AS (
 )
 SELECT kind, taken.job_id, taken.owner_id, CAST(taken.cpu_units AS float8) AS cpu_units,
        taken.memory_mb, charge, express, used_seconds, jobs.type AS job_type,
-       lasted_seconds, taken.rank, taken.root
+       lasted_seconds, taken.rank, taken.root, taken.outcome
 FROM taken LEFT JOIN jobs ON jobs.id = taken.job_id ORDER BY seq
 """)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -49,6 +49,13 @@ class WorkerOffer:
     queues: list[str]
 
 
+class Wishes(NamedTuple):
+    """What operators want of a worker."""
+
+    draining: bool  # it takes no new work
+    processes: int  # the most it may have
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """What there is in all. Without slots nothing can start."""
@@ -64,6 +71,14 @@ class LargestJob:
 
     cpu_units: Decimal | None
     memory_mb: int | None
+
+    def lacks(self, cpu_units: Decimal, memory_mb: int) -> str | None:
+        """Return what is wrong with a job of this size; None if there is room for it."""
+        if self.cpu_units is not None and cpu_units > self.cpu_units:
+            return f"asks for {cpu_units:f} CPU units; there are {self.cpu_units:f} in all"
+        if self.memory_mb is not None and memory_mb > self.memory_mb:
+            return f"asks for {memory_mb} MB of memory; there are {self.memory_mb} in all"
+        return None
 
 
 _REGISTER_TYPES = text("""
@@ -84,15 +99,18 @@ SET description = excluded.description, payload_schema = excluded.payload_schema
     executors = excluded.executors, registered_at = excluded.registered_at
 """)
 
+# A drain is kept: a worker that an operator took out of service stays out when it starts again.
 _ARRIVE = text("""
-INSERT INTO workers (name, incarnation, host, pid, state, processes_min, processes_max, processes,
-                     cpu_units, memory_mb, queues, started_at, heartbeat_at)
-VALUES (:name, :incarnation, :host, :pid, 'online', :processes_min, :processes_max, :processes,
-        :cpu_units, :memory_mb, :queues, now(), now())
+INSERT INTO workers (name, incarnation, host, pid, state, processes_min, processes_max,
+                     processes_limit, processes, cpu_units, memory_mb, queues, started_at,
+                     heartbeat_at)
+VALUES (:name, :incarnation, :host, :pid, 'online', :processes_min, :processes_max,
+        :processes_max, :processes, :cpu_units, :memory_mb, :queues, now(), now())
 ON CONFLICT (name) DO UPDATE
 SET incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
     state = excluded.state, processes_min = excluded.processes_min,
-    processes_max = excluded.processes_max, processes = excluded.processes,
+    processes_max = excluded.processes_max, processes_limit = excluded.processes_limit,
+    processes = excluded.processes,
     cpu_units = excluded.cpu_units, memory_mb = excluded.memory_mb, queues = excluded.queues,
     started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at
 """)
@@ -108,12 +126,41 @@ UPDATE workers SET state = 'stopped', processes = 0, heartbeat_at = now()
 WHERE name = :name AND incarnation = :incarnation
 """)
 
-_OFFER = """
+_WISHES = text("""
+SELECT drain_requested_at IS NOT NULL AS draining, processes_limit AS processes
+FROM workers WHERE name = :name
+""")
+
+_IS_UP = "state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)"
+
+TAKES_WORK = f"{_IS_UP} AND drain_requested_at IS NULL"
+"""The condition on ``workers`` that a worker takes jobs; ``:silence`` is SILENCE."""
+
+_DRAIN = text(f"""
+UPDATE workers SET drain_requested_at = COALESCE(drain_requested_at, now())
+WHERE name = :name AND {_IS_UP}
+RETURNING name
+""")
+
+_RESUME = text(f"""
+UPDATE workers SET drain_requested_at = NULL WHERE name = :name AND {_IS_UP} RETURNING name
+""")
+
+_RESIZE = text(f"""
+UPDATE workers SET processes_limit = processes_limit + :by
+WHERE name = :name AND {_IS_UP}
+  AND processes_limit + :by BETWEEN processes_min AND processes_max
+RETURNING name
+""")
+
+_IS_UP_NOW = text(f"SELECT {_IS_UP} FROM workers WHERE name = :name")
+
+_OFFER = f"""
 SELECT COALESCE(sum(cpu_units), 0) AS cpu_units,
        CAST(COALESCE(sum(memory_mb), 0) AS bigint) AS memory_mb,
-       CAST(COALESCE(sum(processes_max), 0) AS bigint) AS slots
+       CAST(COALESCE(sum(processes_limit), 0) AS bigint) AS slots
 FROM workers
-WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
+WHERE {TAKES_WORK}
 """
 
 _OFFERED = text(_OFFER)
@@ -129,13 +176,13 @@ FROM offered CROSS JOIN policy
 """)
 
 
-_LARGEST_JOB = text("""
+_LARGEST_JOB = text(f"""
 WITH policy AS (
     SELECT cap_cpu_units, cap_memory_mb FROM policy_versions ORDER BY version DESC LIMIT 1
 ),
 offered AS (
     SELECT sum(cpu_units) AS cpu_units, sum(memory_mb) AS memory_mb FROM workers
-    WHERE state = 'online' AND heartbeat_at > now() - CAST(:silence AS interval)
+    WHERE {TAKES_WORK}
 )
 SELECT LEAST(offered.cpu_units, policy.cap_cpu_units) AS cpu_units,
        CAST(LEAST(offered.memory_mb, policy.cap_memory_mb) AS bigint) AS memory_mb
@@ -167,6 +214,45 @@ def beat_worker(
 def leave(session: Session, name: str, incarnation: str) -> None:
     """Note that a worker has stopped."""
     run(session, _LEAVE, name=name, incarnation=incarnation)
+
+
+def wishes(session: Session, name: str) -> Wishes | None:
+    """Return what operators want of a worker; None if it is not known."""
+    rows = fetch(session, _WISHES, name=name)
+    return Wishes(**rows[0]) if rows else None
+
+
+def drain(session: Session, name: str) -> bool:
+    """Let a worker that is up take no new work until it is resumed; False if it is not up.
+
+    Its capacity is not offered from now on, and what it runs goes on.
+    """
+    return run(session, _DRAIN, name=name, silence=SILENCE).first() is not None
+
+
+def resume(session: Session, name: str) -> bool:
+    """Let a worker that is up take work again; False if it is not up."""
+    return run(session, _RESUME, name=name, silence=SILENCE).first() is not None
+
+
+def resize(session: Session, name: str, *, by: int) -> bool:
+    """Let a worker have so many processes more, or fewer, until it starts again.
+
+    False if it is not up, or that would be beyond the bounds it was started with.
+    """
+    return run(session, _RESIZE, name=name, by=by, silence=SILENCE).first() is not None
+
+
+def is_up(session: Session, name: str) -> bool | None:
+    """Tell whether a worker lives and is not about to stop; None if there never was one."""
+    up: bool | None = run(session, _IS_UP_NOW, name=name, silence=SILENCE).scalar_one_or_none()
+    return up
+
+
+def state_of(worker: Worker) -> str:
+    """Return the state of a worker: as it says, unless an operator has asked it to drain."""
+    asked = worker.state == "online" and worker.drain_requested_at is not None
+    return "draining" if asked else worker.state
 
 
 def live_workers(session: Session) -> list[Worker]:

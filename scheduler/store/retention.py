@@ -25,6 +25,7 @@ FOR UPDATE OF jobs SKIP LOCKED
 _FORGET = text("""
 WITH said AS (DELETE FROM job_logs WHERE job_id = ANY(:jobs)),
 happened AS (DELETE FROM job_events WHERE job_id = ANY(:jobs)),
+found AS (DELETE FROM searched WHERE job_id = ANY(:jobs)),
 tried AS (DELETE FROM attempts WHERE job_id = ANY(:jobs)),
 delivered AS (
     DELETE FROM callback_deliveries USING callbacks

@@ -28,12 +28,13 @@ from scheduler.errors import (
 from scheduler.graph import find_cycle
 from scheduler.models import JobType
 from scheduler.payloads import Schemas
-from scheduler.policy.meters import rank
+from scheduler.policy.meters import rank_offset
 from scheduler.states import Condition, Executor, JobClass
 from scheduler.store import fleet
 from scheduler.store.backlog import Limit, backlog_limits
 from scheduler.store.lines import JOIN_LINE
 from scheduler.store.moves import Move, make, run, verb
+from scheduler.store.searching import WORDS
 
 UNREGISTERED_TIMEOUT = timedelta(hours=1)
 """How long jobs of types run that pull workers run and nobody has registered."""
@@ -77,7 +78,7 @@ class Submitted:
 
 
 _SUBMIT = verb(
-    """
+    f"""
 WITH wanted AS (
     SELECT * FROM jsonb_to_recordset(CAST(:jobs AS jsonb)) AS wanted(
         place bigint, job_id text, type text, job_class text, priority_level smallint,
@@ -131,6 +132,10 @@ timers_set AS (
 fed AS (
     INSERT INTO feed (kind, job_id, owner_id)
     SELECT 'linked', id, owner_id FROM moved WHERE open_dependencies > 0
+),
+searchable AS (
+    INSERT INTO searched (job_id, type, created_at, tags, text)
+    SELECT id, type, created_at, tags, {WORDS} FROM moved
 )"""
     + JOIN_LINE
 )
@@ -261,16 +266,9 @@ class _Intake:
                 continue
             cpu_units = one.cpu_units or job_type.cpu_units
             memory_mb = one.memory_mb or job_type.memory_mb
-            if largest.cpu_units is not None and cpu_units > largest.cpu_units:
-                raise NeverFits(
-                    f"asks for {cpu_units:f} CPU units; there are {largest.cpu_units:f} in all",
-                    path=self._path(place, "resource_requirements"),
-                )
-            if largest.memory_mb is not None and memory_mb > largest.memory_mb:
-                raise NeverFits(
-                    f"asks for {memory_mb} MB of memory; there are {largest.memory_mb} in all",
-                    path=self._path(place, "resource_requirements"),
-                )
+            too_much = largest.lacks(cpu_units, memory_mb)
+            if too_much:
+                raise NeverFits(too_much, path=self._path(place, "resource_requirements"))
 
     def _check_timeouts(self, types: Mapping[str, JobType]) -> None:
         for place, one in enumerate(self._submissions):
@@ -344,7 +342,7 @@ class _Intake:
             "content_hash": self._hashes[place].hex(),
             "request_id": one.request_id,
             "schedule": one.schedule,
-            "rank_offset": rank(_EPOCH, one.job_class, one.priority_level),
+            "rank_offset": rank_offset(one.job_class, one.priority_level),
             "dependencies": len({parent for parent, _ in one.depends_on}),
             "run_at": one.run_at and one.run_at.isoformat(),
             "delay_seconds": one.delay_seconds,
@@ -411,9 +409,6 @@ def _unregistered(name: str) -> JobType:
         retry_config={},
         executors=[Executor.PULL],
     )
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _content_hash(submission: Submission) -> bytes:

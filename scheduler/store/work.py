@@ -166,13 +166,14 @@ freed AS (
 ),
 fed AS (
     INSERT INTO feed (kind, job_id, owner_id, cpu_units, memory_mb, charge, express, used_seconds,
-                      lasted_seconds)
+                      lasted_seconds, outcome)
     SELECT :feed, job_id, owner_id, cpu_units, memory_mb, charge, express,
            COALESCE(EXTRACT(epoch FROM now() - claimed_at), 0),
            CASE WHEN CAST(:outcome AS text) IN (:outcome_completed, :outcome_failed)
                THEN NULLIF(LEAST(EXTRACT(epoch FROM now() - claimed_at), timeout_seconds),
                            timeout_seconds)
-           END
+           END,
+           CASE WHEN claimed_at IS NOT NULL THEN CAST(:outcome AS text) END
     FROM freed
 ),
 """

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import data_path, end_to_end, listening, planning
+from tests.bench import data_path, end_to_end, listening, listing, planning
 from tests.services import OwnServices, Services
 
 BENCHMARKS: dict[str, Callable[[Services, Path, bool], None]] = {
     "end_to_end": end_to_end.run,
     "planning": planning.run,
     "data_path": data_path.run,
+    "listing": listing.run,
     "listening": listening.run,
 }
 

@@ -83,8 +83,8 @@ def _fill(engine: Engine, owners: int, jobs: int) -> None:
         make_worker(session)
         session.execute(
             text(
-                "UPDATE workers SET cpu_units = :slots, memory_mb = 999999, processes_max = :slots"
-                ", heartbeat_at = now() + interval '1 hour'"
+                "UPDATE workers SET cpu_units = :slots, memory_mb = 999999, processes_max = :slots,"
+                " processes_limit = :slots, heartbeat_at = now() + interval '1 hour'"
             ),
             {"slots": SLOTS},
         )

@@ -100,7 +100,7 @@ def test_a_group_is_retried_and_discarded_after_a_question(visit: Visit) -> None
     expect(page.get_by_text("1 job is discarded.")).to_be_visible()
     expect(page.get_by_text("Nothing has failed for good")).to_be_visible()
     ann.open(f"/jobs/{kept}")
-    expect(page.get_by_text("Discarded")).to_be_visible()
+    expect(page.get_by_text("Discarded", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Retry", exact=True)).to_be_visible()
 
 

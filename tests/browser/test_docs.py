@@ -28,6 +28,6 @@ def test_nothing_is_loaded_from_elsewhere(visit: Visit) -> None:
 
     visitor.page.goto(visitor.url + "/docs", wait_until="networkidle")
 
-    expect(visitor.page.get_by_text("Submit a job")).to_be_visible()
+    expect(visitor.page.get_by_text("Submit a job", exact=True)).to_be_visible()
     assert len(asked) >= 5
     assert [url for url in asked if not url.startswith((visitor.url, "data:"))] == []

@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import Visit, Visitor
 from tests.browser.wire import Wire
 from tests.services import Stack
+from tests.system.client import Client
 
 SLOW = {"duration_seconds": 8, "steps": 40}
 
@@ -202,6 +203,28 @@ def test_an_operator_sees_everybodys_jobs_move_and_the_workers(visit: Visit) -> 
     expect(page.locator(".worker-jobs")).to_contain_text(job_id)
     expect(page.locator(".worker-jobs")).not_to_contain_text(job_id)
     expect(page.locator(".toast")).to_have_count(0)
+
+
+def test_an_operator_drains_and_resumes_a_worker_by_keyboard(visit: Visit, admin: Client) -> None:
+    page = visit("operator").open("/workers")
+    (name,) = [worker["name"] for worker in admin.get("/workers")["workers"]]
+    row = page.get_by_role("row").filter(has_text=name)
+
+    page.get_by_role("button", name=f"Drain {name}").press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text(f"Let {name} take no new jobs?")
+    page.keyboard.press("Escape")
+    expect(row).to_contain_text("online")
+    page.get_by_role("button", name=f"Drain {name}").press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Yes").press("Enter")
+
+    expect(row).to_contain_text("draining")
+    expect(page.locator("[data-tile='Processes']")).to_contain_text("of 0")
+    page.get_by_role("button", name=f"Shrink {name}").press("Enter")
+    expect(row).to_contain_text("of 2 to 3")
+    page.get_by_role("button", name=f"Grow {name}").press("Enter")
+    page.get_by_role("button", name=f"Resume {name}").press("Enter")
+    expect(row).to_contain_text("online")
+    expect(page.locator("[data-tile='Processes']")).to_contain_text("of 4")
 
 
 def submit_by_form(person: Visitor, job_id: str, *, duration: float, steps: int) -> None:

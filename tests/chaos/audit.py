@@ -68,7 +68,7 @@ def _moves_are_legal(record: Record) -> Iterator[str]:
 def _is_legal(before: JobStatus | None, event: Event) -> bool:
     if before is None:
         return event.verb == "submit" and event.status in _BEGINNINGS
-    if event.verb == "request_cancel":
+    if event.verb in {"request_cancel", "change"}:
         return event.status is before
     return event.status in MOVES[before]
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from scheduler.job_request import JobRequest
 from scheduler.settings import Settings
 from tasks.context import Context, Notebook
 from tests.chaos.errand import TYPE, Errand, ErrandFailed, errand
 from tests.chaos.load import OWNERS, Answers, Load, Order, orders
 from tests.tasks.conftest import make_claim
-from webapp.schemas import BatchRequest, JobRequest
+from webapp.schemas import BatchRequest
 
 TOKENS = {owner: f"token of {owner}" for owner in OWNERS}
 Asked = list[tuple[str, str, Any]]

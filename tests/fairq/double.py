@@ -23,11 +23,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from scheduler.job_request import JobRequest
 from webapp.schemas import (
     BatchRequest,
     DeadLettersRequest,
     DeadLettersRetry,
-    JobRequest,
     TokenRequest,
 )
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fairq import Dependency, Job, Submission
 from fairq.submission import Fields, new_job_id
-from webapp.schemas import JobRequest
+from scheduler.job_request import JobRequest
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 names = st.text("abcäß /.", min_size=1, max_size=20)

@@ -19,8 +19,8 @@ from scheduler.errors import LeadershipLost
 from scheduler.events import LIVE_CHANNEL, Announcer, read_standing
 from scheduler.lease import Lease
 from scheduler.models import Active, JobEvent, Meter, Outbox, SchedulerLease
-from scheduler.states import Condition, Executor, JobClass, JobStatus
-from scheduler.store import admission, leader, offers
+from scheduler.states import Condition, Executor, JobClass, JobStatus, Outcome
+from scheduler.store import admission, counts, leader, offers, received
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
 from tests.factories import MINUTE, make_submission, make_user
@@ -60,6 +60,26 @@ def test_a_submitted_job_is_admitted_sent_and_told_in_one_turn(
     assert message
     (move,) = json.loads(message["data"])["moves"]
     assert (move["verb"], move["job_id"], move["status"]) == ("admit", "mine", S.QUEUED)
+
+
+def test_what_turns_admit_and_take_in_is_counted_once(here: Installation) -> None:
+    owner = _user(here)
+    one, other = here.submit(owner, make_submission(), make_submission())
+    here.tick()
+    here.start(one, other)
+    here.succeed(one, after=4 * SECOND)
+
+    here.ticks()
+    here.fail(other)
+    here.ticks()
+
+    found = here.do(lambda session: counts.read(session, owner))
+    numbers = {what: count.number for what, count in found.items() if count.number}
+    assert numbers == {counts.ADMITTED: 2, Outcome.COMPLETED: 1, Outcome.FAILED: 1}
+    assert found[Outcome.COMPLETED].seconds == pytest.approx(4, abs=0.5)
+    since = received.beginning_of_slice(here.now() - MINUTE)
+    shares = here.do(lambda session: received.read(session, since=since))
+    assert shares[owner] == pytest.approx(4 / 8, rel=0.2)  # one CPU of eight
 
 
 def test_pull_workers_are_called_whose_asks_a_turn_has_served(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.errors import SettingsInvalid
-from scheduler.settings import VARIABLES, Settings, missing_services, new_secret
+from scheduler.settings import VARIABLES, Embedding, Settings, missing_services, new_secret
 
 LEAST = {
     "DATABASE_URL": "postgresql://fairq:word@127.0.0.1:5432/fairq",
@@ -143,3 +143,13 @@ def test_every_setting_has_one_documented_variable() -> None:
     names = [variable.name for variable in VARIABLES]
     assert len(names) == len(set(names))
     assert all(variable.meaning for variable in VARIABLES)
+
+
+def test_a_program_that_submits_in_its_own_transactions_needs_no_variable() -> None:
+    assert Embedding.from_env({}) == Embedding(redis_url=None, allow_private_http=False)
+    given = {"REDIS_URL": "redis://:secret@somewhere/0", "FAIRQ_ALLOW_PRIVATE_HTTP": "yes"}
+    embedding = Embedding.from_env(given)
+    assert embedding == Embedding(given["REDIS_URL"], allow_private_http=True)
+    assert "secret" not in repr(embedding)
+    with pytest.raises(SettingsInvalid, match="REDIS_URL must look like redis://"):
+        Embedding.from_env({"REDIS_URL": "memory://"})

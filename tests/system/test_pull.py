@@ -9,6 +9,7 @@ from tests.services import Stack
 from tests.system.client import Body, Client
 
 CALLERS, PEOPLE, EACH = 50, 5, 200
+ASKED: Body = {"worker": "w", "wait_seconds": 1, "lease_seconds": 3600}
 SCAN: Body = {"type": "scan", "executor": "pull", "estimated_seconds": 3600}
 
 
@@ -22,7 +23,7 @@ def test_fifty_callers_take_a_thousand_jobs_each_once_and_in_fair_order(
     def take_all(_: int) -> list[str]:
         taken: list[str] = []
         while True:
-            answer = admin.call("POST", "/jobs/next", json={"worker": "w", "wait_seconds": 1})
+            answer = admin.call("POST", "/jobs/next", json=ASKED)
             if answer.status_code == 204:
                 return taken
             assert answer.status_code == 200, answer.text

@@ -18,9 +18,9 @@ from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.events import WAKE_KEY
 from scheduler.models import JobType, Worker
 from scheduler.states import Executor, JobStatus
-from scheduler.store import work
+from scheduler.store import fleet, work
 from scheduler.store.cancellation import cancel
-from scheduler.store.fleet import TypeSpec, WorkerOffer
+from scheduler.store.fleet import TypeSpec, Wishes, WorkerOffer
 from tasks.fleet import CANCEL_GRACE, REPORT_PATIENCE, Fleet
 from tasks.ledger import Ledger
 from tasks.watcher import LEASE
@@ -59,6 +59,7 @@ class Post:
         self.jobs = jobs
         self.processes = Numbers()
         self.interrupting = False
+        self.wishes: list[Wishes] = []
         self.now = 1000.0
         self.fleet = Fleet(
             ledger,
@@ -67,6 +68,7 @@ class Post:
             [SPEC],
             drain=timedelta(seconds=20),
             is_interrupting=lambda: self.interrupting,
+            steer=self.wishes.append,
         )
 
     def turn(self, *, after: float = 0.0) -> None:
@@ -169,6 +171,29 @@ def test_a_drain_that_takes_too_long_is_ended_once(
     post.fleet._stop_in_time(since + 22)
 
     assert kills == [(os.getpid(), signal.SIGQUIT)]
+
+
+def test_a_worker_is_told_within_two_seconds_what_operators_want(post: Post) -> None:
+    post.turn()
+    assert post.wishes == [Wishes(draining=False, processes=8)]
+
+    post.jobs.run(lambda session: fleet.drain(session, NAME))
+    post.jobs.run(lambda session: fleet.resize(session, NAME, by=-3))
+    post.turn(after=2)
+
+    assert post.wishes[-1] == Wishes(draining=True, processes=5)
+
+
+def test_a_drain_by_an_operator_has_no_end_of_its_own(
+    post: Post, kills: list[tuple[int, int]]
+) -> None:
+    post.turn()
+    post.jobs.run(lambda session: fleet.drain(session, NAME))
+    post.turn(after=2)
+
+    post.fleet._stop_in_time(time.monotonic() + 3600)
+
+    assert kills == []
 
 
 def test_leases_of_what_living_processes_hold_are_renewed(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.states import JobClass, JobStatus
+from scheduler.store import fleet
 from tests.chaos.proxy import Proxy
 from tests.services import OwnServices, Services, eventually
 from tests.tasks.works import Works
@@ -40,6 +41,79 @@ def test_a_busy_worker_takes_the_most_urgent_message_first(
         started = {attempt: works.jobs.look(attempt).started_at for attempt in attempts}
         order = [works.jobs.look(attempt).job_class for attempt in sorted(started, key=started.get)]
         assert order == [name for name in JobClass for _ in range(2)]
+
+
+def test_a_drained_worker_takes_nothing_finishes_what_runs_and_takes_work_again(
+    services: Services, tmp_path: Path
+) -> None:
+    with Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="2,2") as works:
+        running = works.running(payload={"duration_seconds": 6})
+
+        works.drain()
+        attempts = [works.submit(job_class=each) for each in reversed(JobClass)]
+
+        assert works.wait(running) is JobStatus.COMPLETED
+        assert {works.jobs.status(each) for each in attempts} == {JobStatus.QUEUED}
+        assert works.waiting() == 4
+        entry = works.entry()
+        assert entry is not None
+        assert (entry.state, fleet.state_of(entry)) == ("online", "draining")
+
+        works.resume()
+        assert {works.wait(each) for each in attempts} == {JobStatus.COMPLETED}
+
+
+def test_a_drained_worker_that_starts_again_takes_nothing(
+    services: Services, tmp_path: Path
+) -> None:
+    with Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="1,1") as works:
+        works.drain()
+        attempt = works.submit()
+
+        works.start_again()
+        for _ in range(2):
+            works.next_heartbeat()
+        assert works.jobs.status(attempt) is JobStatus.QUEUED
+
+        works.resume()
+        assert works.wait(attempt) is JobStatus.COMPLETED
+
+
+def test_a_drain_outlives_a_broker_that_is_restarted(tmp_path: Path) -> None:
+    with (
+        OwnServices(tmp_path / "services") as services,
+        Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="1,1") as works,
+    ):
+        works.drain()
+
+        services.restart_valkey()
+        eventually(lambda: works.log().count("Connected to") == 2, saying=works.log)
+        attempt = works.submit()
+        for _ in range(2):
+            works.next_heartbeat()
+        assert works.jobs.status(attempt) is JobStatus.QUEUED
+
+        works.resume()
+        assert works.wait(attempt) is JobStatus.COMPLETED
+
+
+def test_a_worker_has_no_more_processes_than_it_may(services: Services, tmp_path: Path) -> None:
+    with Works(services, tmp_path, FAIRQ_WORKER_PROCESSES="4,1") as works:
+        name = works.name()
+        attempts = [works.running(payload={"duration_seconds": 5}) for _ in range(4)]
+        assert len(works.children()) == 4
+
+        works.jobs.run(lambda session: fleet.resize(session, name, by=-3))
+        assert {works.wait(each) for each in attempts} == {JobStatus.COMPLETED}
+        eventually(lambda: len(works.children()) == 1, saying=works.log)
+        waiting = [works.submit(payload={"duration_seconds": 1}) for _ in range(3)]
+        works.wait(waiting[0])
+        assert len(works.children()) == 1
+
+        works.jobs.run(lambda session: fleet.resize(session, name, by=1))
+        more = [works.submit(payload={"duration_seconds": 4}) for _ in range(2)]
+        eventually(lambda: len(works.children()) == 2, saying=works.log)
+        assert {works.wait(each) for each in waiting + more} == {JobStatus.COMPLETED}
 
 
 def test_a_worker_asked_to_end_finishes_what_runs_and_leaves(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import redis
 from celery import Celery
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -14,7 +15,8 @@ from local.process import Process
 from scheduler.database import make_engine
 from scheduler.dispatch import Dispatcher
 from scheduler.models import Worker
-from scheduler.states import FINISHED, JobStatus
+from scheduler.states import FINISHED, JobClass, JobStatus
+from scheduler.store import fleet
 from scheduler.store.admission import Parcel
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
@@ -57,6 +59,12 @@ class Works:
             raise
         return self
 
+    def start_again(self) -> None:
+        """Kill the worker, and start it as it was started before."""
+        self.process.kill()
+        self.lines.clear()
+        self.__enter__()
+
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self._sender.close()
@@ -68,6 +76,39 @@ class Works:
 
     def log(self) -> str:
         return "\n".join(self.lines)
+
+    def drain(self) -> None:
+        """Want the worker to take no new work, and wait until it does not."""
+        eventually(self.is_listening, saying=self.log)
+        self.jobs.run(lambda session: fleet.drain(session, self.name()))
+        eventually(lambda: not self.is_listening(), saying=self.log)
+
+    def resume(self) -> None:
+        """Want the worker to take work again."""
+        self.jobs.run(lambda session: fleet.resume(session, self.name()))
+
+    def name(self) -> str:
+        entry = self.entry()
+        assert entry is not None
+        return entry.name
+
+    def waiting(self) -> int:
+        """Return how many messages no worker has taken."""
+        with redis.Redis.from_url(self.settings.redis_url) as client:
+            return sum(client.llen(job_class) for job_class in JobClass)
+
+    def is_listening(self) -> bool:
+        """Tell whether somebody waits for messages."""
+        with redis.Redis.from_url(self.settings.redis_url) as client:
+            return any(
+                one["cmd"] == "brpop" and "b" in one["flags"] for one in client.client_list()
+            )
+
+    def next_heartbeat(self) -> None:
+        """Wait until the worker has told once more that it lives."""
+        before = self.entry()
+        assert before is not None
+        eventually(lambda: (now := self.entry()) and now.heartbeat_at > before.heartbeat_at)
 
     def entry(self) -> Worker | None:
         with Session(self.engine, expire_on_commit=False) as session:

@@ -16,6 +16,7 @@ from scheduler.models import JobEvent, JobLog, Token
 from scheduler.states import JobStatus, Role, Scope
 from tests.factories import (
     NOON,
+    WORKER,
     make_callback,
     make_group,
     make_job,
@@ -105,6 +106,8 @@ ROUTES = (
     ),
     Row("GET", f"{JOB_RULE}/attempts", ONE_JOB),
     Row("GET", f"{JOB_RULE}/events", ONE_JOB, READERS),
+    Row("GET", f"{JOB_RULE}/graph", ONE_JOB, READERS),
+    Row("PATCH", JOB_RULE, (401, 403, 409, 404, 409, 409, 403), body={"priority": "low"}),
     Row("GET", f"{JOB_RULE}/callbacks", ONE_JOB),
     Row("POST", f"{JOB_RULE}/callbacks/retry", (401, 403, 200, 404, 200, 200, 403)),
     Row("GET", "/me/callback-secret", SIGNED_IN),
@@ -145,6 +148,7 @@ ROUTES = (
     Row("DELETE", SCHEDULE_RULE, (401, 403, 204, 404, 204, 204, 403)),
     Row("POST", f"{SCHEDULE_RULE}/run", (401, 403, 201, 404, 201, 201, 403), READERS),
     Row("GET", "/me", SIGNED_IN),
+    Row("GET", "/me/usage", SIGNED_IN),
     Row("GET", "/tokens", SIGNED_IN),
     Row("POST", "/tokens", (401, 201, 201, 201, 201, 201, 403), body=TOKEN),
     Row("DELETE", "/tokens/<int:number>", (401, 404, 204, 404, 404, 404, 403)),
@@ -166,8 +170,36 @@ ROUTES = (
     Row("POST", "/types/<name>/resume", OPERATORS, path="/types/simulate/resume"),
     Row("GET", "/audit", ADMINS),
     Row("GET", "/workers", OPERATORS, "operator admin"),
+    Row(
+        "POST",
+        "/workers/<name>/drain",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/drain",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/resume",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/resume",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/grow",
+        (401, 403, 403, 403, 409, 409, 403),
+        path=f"/workers/{WORKER}/grow",
+    ),
+    Row(
+        "POST",
+        "/workers/<name>/shrink",
+        OPERATORS,
+        "operator admin",
+        path=f"/workers/{WORKER}/shrink",
+    ),
     Row("GET", "/types", SIGNED_IN),
     Row("GET", "/stats", SIGNED_IN),
+    Row("GET", "/metrics", SIGNED_IN),
 )
 
 EDIT_RULE = f"{JOB_RULE}/edit"

@@ -20,6 +20,7 @@ from scheduler.store import audit as written
 from scheduler.store.audit import COMMAND_LINE, Actor
 from tests.factories import (
     NOON,
+    WORKER,
     make_callback,
     make_group,
     make_job,
@@ -77,10 +78,27 @@ CHANGES = (
     ),
     Change("POST", "/queues/<name>/pause", "queues.pause", "queues/low", "/queues/low/pause"),
     Change("POST", "/queues/<name>/resume", "queues.resume", "queues/low", "/queues/low/resume"),
+    Change(
+        "POST", "/workers/<name>/drain", "workers.drain", f"workers/{WORKER}",
+        f"/workers/{WORKER}/drain",
+    ),
+    Change(
+        "POST", "/workers/<name>/resume", "workers.resume", f"workers/{WORKER}",
+        f"/workers/{WORKER}/resume",
+    ),
+    Change(
+        "POST", "/workers/<name>/shrink", "workers.shrink", f"workers/{WORKER}",
+        f"/workers/{WORKER}/shrink",
+    ),
+    Change(
+        "POST", "/workers/<name>/grow", "workers.grow", f"workers/{WORKER}",
+        f"/workers/{WORKER}/grow",
+    ),
     Change("POST", "/types/<name>/pause", "types.pause", "types/x", "/types/x/pause"),
     Change("POST", "/types/<name>/resume", "types.resume", "types/x", "/types/x/resume"),
     Change("POST", "/jobs", "jobs.submit", "jobs/ann/new", "/jobs", ANNS),
     Change("POST", "/jobs/batch", "jobs.submit", "jobs/ann/new", "/jobs/batch", {"jobs": [ANNS]}),
+    Change("PATCH", JOB_RULE, "jobs.change", "jobs/ann/it", "/jobs/it", {"priority": "low"}),
     Change("PATCH", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel"),
     Change("POST", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel", form={}),
     Change(
@@ -154,7 +172,7 @@ def _named(change: Change) -> str:
 def scene(store: Session) -> None:
     ann = make_user(store, "ann")
     make_group(store)
-    make_worker(store)
+    make_worker(store, processes_limit=4)
     _make_jobs(store, ann)
 
 

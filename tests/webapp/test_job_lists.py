@@ -78,25 +78,117 @@ def test_a_page_is_not_shifted_by_what_arrives_meanwhile(store: Session, ann: Pe
     assert ids(ann, limit=2, cursor=first["next_cursor"]) == ["two", "one"]
 
 
-def test_rare_matches_are_found_beyond_the_stretch_one_page_looks_at(
+def test_matches_are_found_beyond_the_stretch_one_page_looks_at(
     store: Session, ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "SCAN_LIMIT", 3)
     for number in range(10):
-        add(store, ann, f"job{number}", tags=["rare"] if number in {0, 6} else [])
+        add(store, ann, f"job{number}", priority_level=4 if number in {0, 6} else 5)
 
-    first = ann.get("/jobs?tag=rare").json
+    first = ann.get("/jobs?priority=4").json
 
     assert first["jobs"] == []
     assert first["next_cursor"] is not None
-    assert ids(ann, tag="rare") == ["job6", "job0"]
+    assert ids(ann, priority=4) == ["job6", "job0"]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "W10", "WyJhIl0", "Wy0xXQ", "é", "A" * 200])
+HOUR = timedelta(hours=1)
+SEARCHES: dict[str, dict[str, Any]] = {
+    "type": {"type": "other,nothing"},
+    "tag": {"tag": "even"},
+    "tags": {"tag": ["even", "third"]},
+    "text": {"q": "ob1"},
+    "text in a tag": {"q": "THIRD"},
+    "short text": {"q": "1"},
+    "text and status": {"q": "job", "status": "running,blocked"},
+    "text over two parts": {"q": "job1\ntold"},
+    "after": {"created_after": "2026-01-15T15:30:00Z"},
+    "before": {"created_before": "2026-01-15T15:30:00Z"},
+    "between": {
+        "created_after": "2026-01-15T15:30:00Z",
+        "created_before": "2026-01-15T19:00:00Z",
+        "tag": "even",
+    },
+    "nothing before": {"created_before": "2020-01-01T00:00:00Z"},
+    "nothing after": {"created_after": "2030-01-01T00:00:00Z"},
+}
+
+
+@pytest.mark.parametrize("sort", ["newest", "oldest"])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_list_is_the_same_whether_matches_are_few_or_many(
+    store: Session, ann: Person, monkeypatch: pytest.MonkeyPatch, name: str, sort: str
+) -> None:
+    statuses = [JobStatus.READY, JobStatus.RUNNING, JobStatus.BLOCKED]
+    for number in range(12):
+        tags = ["even"] * (number % 2 == 0) + ["third"] * (number % 3 == 0)
+        kind = "other" if number % 5 == 0 else "simulate"
+        made = {"created_at": NOON + number * HOUR, "description": "told", "type": kind}
+        add(store, ann, f"job{number}", tags=tags, status=statuses[number % 3], **made)
+    lists = []
+
+    for expected in (0, 10**9):
+        monkeypatch.setattr(queries, "_expected", lambda *_, rows=expected: rows)
+        lists.append(ids(ann, limit=2, sort=sort, **SEARCHES[name]))
+
+    assert lists[0] == lists[1]
+    assert bool(lists[0]) == (not name.startswith("nothing") and "two parts" not in name)
+    order = [int(each.removeprefix("job")) for each in lists[0]]
+    assert order == sorted(order, reverse=sort == "newest")
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_what_an_index_finds_is_shown_to_those_who_may_see_it(
+    store: Session,
+    ann: Person,
+    person: MakePerson,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    few: bool,
+) -> None:
+    bob = person("bob")
+    add(store, ann, "anns", tags=["shared"])
+    monkeypatch.setattr(queries, "_expected", lambda *_: 0 if few else 10**9)
+
+    assert ids(bob, tag="shared") == ids(bob, q="anns") == ids(bob, type="simulate") == []
+    assert ids(ann, tag="shared", q="anns", type="simulate") == ["anns"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "W10", "WyJhIl0", "Wy0xXQ", "WzFd", "é", "A" * 200])
 def test_a_made_up_cursor_is_refused(ann: Person, cursor: str) -> None:
     answer = ann.get(f"/jobs?{urlencode({'cursor': cursor})}")
 
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_cursor")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sort": "oldest"},
+        {"tag": "b"},
+        {"status": "pending"},
+        {"q": "o"},
+        {"owner": "ann"},
+        {"priority": "normal"},
+        {"type": "simulate"},
+        {"created_after": "2026-01-01T00:00:00Z"},
+        {"created_before": "2027-01-01T00:00:00Z"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_cursor_belongs_to_its_sort_and_filters(
+    store: Session, ann: Person, other: dict[str, str]
+) -> None:
+    for name in ("one", "two", "three"):
+        add(store, ann, name, tags=["a"])
+    cursor = ann.get("/jobs?tag=a&limit=1").json["next_cursor"]
+
+    answer = ann.get(f"/jobs?{urlencode({'tag': 'a', 'cursor': cursor} | other)}")
+
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_cursor")
+    assert answer.json["errors"][0]["path"] == "cursor"
+    assert "leave cursor out" in answer.json["detail"]
+    assert ids(ann, tag="a", cursor=cursor, limit=500) == ["two", "one"]
 
 
 def test_jobs_are_filtered_by_status_and_group(store: Session, ann: Person) -> None:
@@ -127,6 +219,7 @@ def test_jobs_are_filtered_by_type_priority_tag_text_and_time(store: Session, an
     assert ids(ann, tag=["a", "b"]) == ["tagged"]
     assert ids(ann, tag=["a", "c"]) == []
     assert ids(ann, q="RGEN") == ["urgent"]
+    assert ids(ann, q="b") == ["tagged"]
     assert ids(ann, q="0% wool_") == ["told"]
     assert ids(ann, q="100%wool") == []
     assert ids(ann, created_after="2026-01-15T12:30:00Z") == ["late"]

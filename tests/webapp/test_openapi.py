@@ -127,6 +127,8 @@ def test_the_document_tells_the_contracts_limits(document: dict[str, Any]) -> No
     cancel = document["paths"]["/jobs/{job_id}/cancel"]["patch"]
     assert {"401", "403", "404", "409", "503"} <= set(cancel["responses"])
     assert cancel["security"] == [{"token": []}, {"session": []}]
+    listed = document["paths"]["/jobs"]["get"]["responses"]["200"]["content"]
+    assert set(listed) == {"application/json", "text/csv", "application/x-ndjson"}
     assert document["paths"]["/healthz"]["get"]["security"] == []
     assert {"password": []} in document["paths"]["/tokens"]["post"]["security"]
 

@@ -13,10 +13,12 @@ from redis import Redis
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
+from scheduler import clock
 from scheduler.events import Standing, write_standings
-from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Token
+from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token
 from scheduler.states import CancelReason, Condition, JobStatus, Role
-from tests.factories import MINUTE, NOON, make_job, make_type, make_user, make_worker
+from scheduler.store.received import beginning_of_slice
+from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
 from webapp.schemas import PAGE_DEFAULT
 
@@ -233,22 +235,38 @@ def test_a_filter_that_makes_no_sense_is_a_page_not_a_crash(ann: Person) -> None
     assert "Something in there is not right" in page_of(ann, "/?cursor=odd", 422)
 
 
-def test_pages_lead_forth_and_back_through_all_jobs(ann: Person, store: Session) -> None:
+@pytest.mark.parametrize("sort", ["newest", "oldest"])
+def test_pages_lead_forth_and_back_through_all_jobs(ann: Person, store: Session, sort: str) -> None:
     made = [make_job(store, ann.user).job_id for _ in range(2 * PAGE_DEFAULT + 10)]
     store.commit()
-    newest_first = list(reversed(made))
+    in_order = made if sort == "oldest" else list(reversed(made))
 
-    first = page_of(ann)
+    first = page_of(ann, f"/?sort={sort}")
     second = page_of(ann, _link(first, "next"))
     third = page_of(ann, _link(second, "next"))
     back = page_of(ann, _link(third, "prev"))
     front = page_of(ann, _link(back, "prev"))
 
-    assert rows_of(first) + rows_of(second) + rows_of(third) == newest_first
+    assert rows_of(first) + rows_of(second) + rows_of(third) == in_order
     assert rows_of(back) == rows_of(second)
     assert rows_of(front) == rows_of(first)
     assert not re.search('rel="prev"', first + front)
     assert not re.search('rel="next"', third)
+
+
+def test_the_filter_bar_offers_a_tag_and_an_order_and_keeps_them(
+    ann: Person, store: Session
+) -> None:
+    make_job(store, ann.user, job_id="one", tags=["nightly"])
+    store.commit()
+
+    page = page_of(ann, "/?tag=nightly&sort=oldest")
+
+    assert 'id="tag" name="tag" value="nightly"' in page
+    assert '<option value="oldest" selected>' in page
+    assert 'href="/?sort=oldest" title="Remove this filter"' in page
+    assert 'href="/jobs?tag=nightly&amp;sort=oldest&amp;format=csv" download' in page
+    assert "No jobs yet" not in page
 
 
 def test_empty_tables_say_what_helps(ann: Person) -> None:
@@ -607,9 +625,15 @@ def test_the_account_shows_limits_and_what_is_used_of_them(
     make_job(store, ann.user, JobStatus.COMPLETED)
     store.commit()
 
+    since = beginning_of_slice(clock.now())
+    store.add(Received(since=since, owner_id=ann.user.id, machine_seconds=1000))
+    store.commit()
+
     said = words_of(page_of(ann, "/account"))
 
     assert "Weight 2.5" in said
+    assert re.search("Share of the last hour 2[567]% due 100%", said)
+    assert "Share of the last day 1% due 100%" in said
     assert "Unfinished jobs 1 of 10" in said
     assert "Memory at a time 2 GB" in said
     assert "CPU at a time no cap" in said
@@ -631,6 +655,32 @@ def test_the_workers_page_tells_what_each_worker_is_up_to(
     assert "worker1@test test, process 1 online" in said
     assert "silent@far test, process 1 silent" in said
     assert "busy" in said
+
+
+def test_the_workers_page_has_buttons_for_workers_that_are_up(
+    signed_in: MakePerson, store: Session
+) -> None:
+    olga = signed_in("olga", Role.OPERATOR)
+    make_worker(store, processes_min=8)
+    make_worker(store, "silent@far", heartbeat_at=NOON)
+    store.commit()
+
+    page = page_of(olga, "/workers")
+    assert f"Drain {WORKER}" in words_of(page)
+    assert f"Resume {WORKER}" not in words_of(page)
+    assert "Drain silent@far" not in words_of(page)
+    assert len(re.findall(r"<button[^>]* disabled>(?:Grow|Shrink)", page)) == 2
+
+    form = {"csrf_token": olga.csrf}
+    olga.csrf = None
+    refused = olga.ask("POST", f"/workers/{WORKER}/drain", headers=HTML)
+    sent = olga.ask("POST", f"/workers/{WORKER}/drain", data=form, headers=HTML)
+
+    assert (refused.status_code, sent.status_code, sent.location) == (403, 302, "/workers")
+    said = words_of(page_of(olga, "/workers"))
+    assert f"{WORKER} takes no new jobs; what it runs goes on." in said
+    assert "process 1 draining" in said
+    assert f"Resume {WORKER}" in said
 
 
 def test_the_bell_tells_how_jobs_ended_lately(ann: Person, store: Session) -> None:

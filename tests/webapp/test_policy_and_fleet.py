@@ -24,6 +24,7 @@ from webapp.schemas import (
     PolicyVersionList,
     Stats,
     TypeList,
+    WorkerAnswer,
     WorkerList,
 )
 
@@ -436,6 +437,70 @@ def test_operators_see_workers_and_what_they_run(person: MakePerson, store: Sess
         ("anns", "ann", 2)
     ]
     assert answer.json["capacity"]["cpu_units"] == 4
+
+
+def test_operators_drain_and_resume_a_worker(
+    person: MakePerson, store: Session, redis_client: Redis
+) -> None:
+    olga = person("olga", Role.OPERATOR)
+    make_worker(store)
+    make_worker(store, "other@test", cpu_units=1)
+    make_job(store, olga.user, JobStatus.RUNNING, job_id="goes-on")
+    store.commit()
+
+    drained = olga.post(f"/workers/{WORKER}/drain")
+
+    WorkerAnswer.model_validate_json(drained.data)
+    assert (drained.status_code, drained.json["state"], drained.json["alive"]) == (
+        200,
+        "draining",
+        True,
+    )
+    assert [one["job_id"] for one in drained.json["running"]] == ["goes-on"]
+    assert drained.json["drain_requested_at"].endswith("Z")
+    assert olga.get("/workers").json["capacity"]["cpu_units"] == 1
+    assert redis_client.llen(WAKE_KEY) == 1
+    assert olga.post(f"/workers/{WORKER}/drain").json == drained.json
+    resumed = olga.post(f"/workers/{WORKER}/resume")
+    assert (resumed.json["state"], resumed.json["drain_requested_at"]) == ("online", None)
+    assert olga.get("/workers").json["capacity"]["cpu_units"] == 9
+
+
+def test_operators_let_a_worker_have_fewer_and_more_processes(
+    person: MakePerson, store: Session
+) -> None:
+    olga = person("olga", Role.OPERATOR)
+    make_worker(store, processes_min=2, processes_max=6)
+    store.commit()
+
+    shrunk = olga.post(f"/workers/{WORKER}/shrink?processes=3")
+    assert (shrunk.status_code, shrunk.json["processes_limit"]) == (200, 3)
+    assert olga.get("/workers").json["capacity"]["slots"] == 3
+    assert olga.post(f"/workers/{WORKER}/grow").json["processes_limit"] == 4
+
+    for beyond in ("shrink?processes=3", "grow?processes=3"):
+        refused = olga.post(f"/workers/{WORKER}/{beyond}")
+        assert (refused.status_code, refused.json["code"]) == (409, "beyond_bounds")
+        assert "2 to 6 processes, of which it may have 4 now" in refused.json["detail"]
+    wrong = olga.post(f"/workers/{WORKER}/grow?processes=0")
+    assert (wrong.status_code, wrong.json["errors"][0]["path"]) == (422, "processes")
+
+
+@pytest.mark.parametrize("action", ["drain", "resume", "grow", "shrink"])
+def test_a_worker_that_is_gone_or_never_was_is_told_apart(
+    person: MakePerson, store: Session, action: str
+) -> None:
+    olga = person("olga", Role.OPERATOR)
+    make_worker(store, "silent@test", heartbeat_at=NOON)
+    make_worker(store, "gone@test", state="stopped")
+    store.commit()
+
+    for gone in ("silent@test", "gone@test"):
+        answer = olga.post(f"/workers/{gone}/{action}")
+        assert (answer.status_code, answer.json["code"]) == (409, "worker_gone")
+        assert gone in answer.json["detail"]
+    for unknown in ("nobody@test", "a%00b"):
+        assert olga.post(f"/workers/{unknown}/{action}").status_code == 404
 
 
 def test_types_tell_what_the_submit_form_needs(person: MakePerson, store: Session) -> None:

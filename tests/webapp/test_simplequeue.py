@@ -12,12 +12,12 @@ from redis import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from scheduler.bodies import DEPTH_LIMIT
 from scheduler.states import JobStatus, Role, Scope
 from tests.factories import make_job
 from tests.scheduler.installation import Installation, running
 from tests.webapp.conftest import MakePerson, Person
 from webapp import pulling
-from webapp.bodies import DEPTH_LIMIT
 
 S = JobStatus
 JOBS = "/simplequeue/jobs"

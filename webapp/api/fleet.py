@@ -1,20 +1,23 @@
 """What runs jobs, what can be run, and figures about both."""
 
+from functools import partial
 from typing import Any
 
-from flask import Response
+from flask import Response, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from scheduler import clock, retry
 from scheduler.models import Worker
 from scheduler.states import Role, Scope
 from scheduler.store import fleet
-from webapp import access, figures, queries, serialise
+from webapp import access, askers, figures, metrics, queries, serialise, steering
 from webapp.answers import answer, utc
+from webapp.askers import PullWorker
 from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
-from webapp.schemas import Stats, TypeList, WorkerList
+from webapp.schemas import ResizeQuery, Stats, TypeList, WorkerAnswer, WorkerList
+from webapp.services import services
 from webapp.views.workers import workers_page
 
 bp = Resource("api_fleet", __name__)
@@ -29,7 +32,10 @@ bp = Resource("api_fleet", __name__)
     answers={200: WorkerList},
 )
 def list_workers() -> ResponseReturnValue:
-    """Every worker, what it offers and what it runs; browsers get the page."""
+    """Every Celery worker, what it offers and what it runs, and the pull workers there are.
+
+    Browsers get the page.
+    """
     if prefers_html():
         return workers_page()
     session = db.session()
@@ -39,7 +45,87 @@ def list_workers() -> ResponseReturnValue:
         worker_to_json(worker, alive=worker.name in live, running=running.get(worker.name, []))
         for worker in queries.workers(session)
     ]
-    return answer({"workers": workers, "capacity": figures.offer(fleet.capacity(session))})
+    pulling = askers.pull_workers(session, services().redis, now=clock.now())
+    return answer(
+        {
+            "workers": workers,
+            "pull_workers": [_pull_worker_to_json(worker) for worker in pulling],
+            "capacity": figures.offer(fleet.capacity(session)),
+        }
+    )
+
+
+@bp.route_of(
+    "POST",
+    "/workers/<name>/drain",
+    summary="Let a worker take no new work",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: WorkerAnswer},
+    refuses=("worker_gone",),
+    audits="workers.drain",
+)
+def drain_worker(name: str) -> ResponseReturnValue:
+    """It stays up, and what it runs goes on; its capacity is not offered any more.
+
+    That holds until it is resumed, also when it starts again. It hears of it within seconds.
+    """
+    return _steered(
+        steering.steer(name, "drain", fleet.drain), "takes no new jobs; what it runs goes on"
+    )
+
+
+@bp.route_of(
+    "POST",
+    "/workers/<name>/resume",
+    summary="Let a worker take work again",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: WorkerAnswer},
+    refuses=("worker_gone",),
+    audits="workers.resume",
+)
+def resume_worker(name: str) -> ResponseReturnValue:
+    """Its capacity is offered again."""
+    return _steered(steering.steer(name, "resume", fleet.resume), "takes jobs again")
+
+
+@bp.route_of(
+    "POST",
+    "/workers/<name>/grow",
+    summary="Let a worker have more processes",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    query=ResizeQuery,
+    answers={200: WorkerAnswer},
+    refuses=("worker_gone", "beyond_bounds"),
+    audits="workers.grow",
+)
+def grow_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
+    """Within the bounds it was started with; it starts them as there is work.
+
+    That holds until it starts again.
+    """
+    return _resized(name, by=query.processes)
+
+
+@bp.route_of(
+    "POST",
+    "/workers/<name>/shrink",
+    summary="Let a worker have fewer processes",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    query=ResizeQuery,
+    answers={200: WorkerAnswer},
+    refuses=("worker_gone", "beyond_bounds"),
+    audits="workers.shrink",
+)
+def shrink_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
+    """Within the bounds it was started with; a process that runs a job ends after it.
+
+    That holds until it starts again.
+    """
+    return _resized(name, by=-query.processes)
 
 
 @bp.route_of(
@@ -57,6 +143,39 @@ def read_stats() -> Response:
     return answer(figures.stats(db.session(), access.require(), now=clock.now()))
 
 
+@bp.route_of(
+    "GET",
+    "/metrics",
+    summary="Read figures as Prometheus does",
+    scope=Scope.READ,
+    answers={200: None},
+)
+def read_metrics() -> Response:
+    """Own figures, or everybody's for operators, and those of the service as a whole.
+
+    Text in the format of Prometheus, or OpenMetrics where that is asked for. They are read from the
+    database at every scrape, so every web process tells the same.
+    """
+    found = metrics.families(db.session(), services().redis, access.require(), now=clock.now())
+    body, content_type = metrics.exposition(found, request.headers.get("Accept", ""))
+    return Response(body, content_type=content_type)
+
+
+def _resized(name: str, *, by: int) -> ResponseReturnValue:
+    worker = steering.steer(name, "grow" if by > 0 else "shrink", partial(fleet.resize, by=by))
+    processes = "process" if worker.processes_limit == 1 else "processes"
+    return _steered(worker, f"may have {worker.processes_limit} {processes} now")
+
+
+def _steered(worker: Worker, told: str) -> ResponseReturnValue:
+    """Answer with a worker that was steered; browsers are led back to the page."""
+    if prefers_html():
+        flash(f"{worker.name} {told}.")
+        return redirect(url_for("api_fleet.list_workers"))
+    running = queries.running_on(db.session()).get(worker.name, [])
+    return answer(worker_to_json(worker, alive=True, running=running))
+
+
 def worker_to_json(
     worker: Worker, *, alive: bool, running: list[queries.Running]
 ) -> dict[str, Any]:
@@ -65,23 +184,38 @@ def worker_to_json(
         "name": worker.name,
         "host": worker.host,
         "pid": worker.pid,
-        "state": worker.state,
+        "state": fleet.state_of(worker),
         "alive": alive,
         "processes": worker.processes,
         "processes_min": worker.processes_min,
         "processes_max": worker.processes_max,
+        "processes_limit": worker.processes_limit,
         "cpu_units": float(worker.cpu_units),
         "memory_mb": worker.memory_mb,
         "queues": worker.queues,
         "started_at": utc(worker.started_at),
         "heartbeat_at": utc(worker.heartbeat_at),
+        "drain_requested_at": utc(worker.drain_requested_at),
+        "running": [_running_to_json(one) for one in running],
+    }
+
+
+def _pull_worker_to_json(worker: PullWorker) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "asked_by": worker.asked_by,
+        "asked_at": utc(worker.asked_at),
         "running": [
-            {
-                "job_id": one.job_id,
-                "owner": one.owner,
-                "attempt": one.attempt,
-                "started_at": utc(one.started_at),
-            }
-            for one in running
+            _running_to_json(one) | {"lease_expires_at": utc(one.lease_until)}
+            for one in worker.running
         ],
+    }
+
+
+def _running_to_json(one: queries.Running) -> dict[str, Any]:
+    return {
+        "job_id": one.job_id,
+        "owner": one.owner,
+        "attempt": one.attempt,
+        "started_at": utc(one.started_at),
     }

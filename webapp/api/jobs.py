@@ -1,29 +1,33 @@
 """Submitting, listing, reading and cancelling jobs, and running them again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from flask import Response, url_for
+from flask import Response, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy import ColumnElement
 
 from scheduler import clock
+from scheduler.job_request import JobRequest, to_decimal
 from scheduler.models import Job
-from scheduler.states import JobClass, JobStatus, Role, Scope, is_final
+from scheduler.states import JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
+from scheduler.store.changing import Change, change
 from scheduler.store.revival import run_again
-from webapp import access, audit, queries, serialise
+from webapp import access, audit, exports, queries, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
-from webapp.errors import Problem, prefers_html
+from webapp.errors import FieldError, Problem, prefers_html
 from webapp.extensions import db
 from webapp.schemas import (
     AttemptList,
     BatchAnswer,
     BatchRequest,
     EventList,
+    Graph,
     JobAnswer,
     JobList,
-    JobRequest,
+    JobPatch,
     JobsQuery,
     LogEnd,
     LogLine,
@@ -37,6 +41,7 @@ from webapp.services import services
 from webapp.streams.answers import follow_log
 from webapp.submitting import Intake, finish, take_in
 from webapp.views.jobs import job_page, retried
+from webapp.workflows import workflow_of
 
 BATCH_BODY_LIMIT = 32 * 1024 * 1024
 
@@ -107,21 +112,65 @@ def submit_batch(body: BatchRequest) -> Response:
     scope=Scope.READ,
     query=JobsQuery,
     answers={200: JobList},
+    files=tuple(exports.MEDIA_TYPES.values()),
     refuses=("invalid_cursor",),
 )
 def list_jobs(query: JobsQuery) -> Response:
-    """Own jobs, or everybody's for operators, newest first unless asked otherwise."""
-    session = db.session()
-    page = queries.list_jobs(
-        session,
+    """Own jobs, or everybody's for operators, newest first unless asked otherwise.
+
+    All of them as a file with `Accept: text/csv` or `application/x-ndjson`: a line for each as it
+    was when its line was written.
+    """
+    visible = access.visible_jobs(access.require(), query.owner)
+    wanted = _format(query)
+    if wanted != "json":
+        return exports.as_file(wanted, _all_pages(query, visible))
+    page = _page(query, visible, limit=query.limit, cursor=query.cursor)
+    response = answer({"jobs": _to_json(page.jobs), "next_cursor": page.next_cursor})
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _format(query: JobsQuery) -> str:
+    """Return in which format a list is wanted."""
+    names = {kind: name for name, kind in exports.MEDIA_TYPES.items()} | {
+        "application/json": "json"
+    }
+    kinds = sorted(names)  # JSON before others that are as welcome
+    accepted = request.accept_mimetypes.best_match(kinds, "application/json")
+    wanted = query.format or names[accepted]
+    of_pages = sorted(query.model_fields_set & {"limit", "cursor"})
+    if wanted != "json" and of_pages:
+        message = f"goes with pages of JSON; a {wanted} file holds the whole list, so leave it out"
+        errors = [FieldError(path, message) for path in of_pages]
+        raise Problem("validation_failed", f"{of_pages[0]} {message}.", errors)
+    return wanted
+
+
+def _page(
+    query: JobsQuery, visible: ColumnElement[bool], *, limit: int, cursor: str | None
+) -> queries.JobPage:
+    return queries.list_jobs(
+        db.session(),
         services().redis,
-        access.visible_jobs(access.require(), query.owner),
-        _filter(query),
-        limit=query.limit,
-        cursor=query.cursor,
+        visible,
+        queries.filter_of(query),
+        limit=limit,
+        cursor=cursor,
         oldest_first=query.sort == "oldest",
     )
-    return answer({"jobs": _to_json(page.jobs), "next_cursor": page.next_cursor})
+
+
+def _all_pages(query: JobsQuery, visible: ColumnElement[bool]) -> Iterator[exports.Jobs]:
+    """Read a list from its beginning to its end."""
+    cursor = None
+    while True:
+        page = _page(query, visible, limit=exports.PAGE, cursor=cursor)
+        jobs, cursor = _to_json(page.jobs), page.next_cursor
+        db.session.rollback()  # nothing is held while the client reads
+        yield jobs
+        if cursor is None:
+            return
 
 
 @bp.route_of(
@@ -139,6 +188,37 @@ def read_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
     if prefers_html():
         return job_page(job)
     return answer(one_to_json(job))
+
+
+@bp.route_of(
+    "PATCH",
+    "/jobs/<job_id:job_id>",
+    summary="Change a waiting job",
+    scope=Scope.SUBMIT,
+    role=Role.USER,
+    body=JobPatch,
+    answers={200: JobAnswer},
+    query=OwnerQuery,
+    refuses=("not_changeable", "never_fits", "ambiguous_job_id"),
+    audits="jobs.change",
+)
+def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
+    """Priority, tags, time or size; a job that has been admitted is not changed any more.
+
+    A job keeps the time it has waited, unless it is put off until `run_at`. Of one that waits for
+    its backoff, that is when its next attempt is due.
+    """
+    session = db.session()
+    job = access.find_job(access.require(), job_id, query.owner)
+    moves = change(session, job.id, _change_of(body))
+    session.refresh(job)
+    if not moves:
+        detail = f"The job is {job.status}; only a job that waits can be changed."
+        raise Problem("not_changeable", detail)
+    audit.note_about_job("jobs.change", job)
+    answered = one_to_json(job)
+    finish(moves)
+    return answer(answered)
 
 
 @bp.route_of(
@@ -250,6 +330,22 @@ def read_events(job_id: str, query: OwnerPage) -> Response:
     return _page_of(job_id, query, "events", queries.events, serialise.event_to_json)
 
 
+@bp.route_of(
+    "GET",
+    "/jobs/<job_id:job_id>/graph",
+    summary="Read the workflow around a job",
+    scope=Scope.READ,
+    answers={200: Graph},
+    query=OwnerQuery,
+    refuses=("ambiguous_job_id",),
+)
+def read_graph(job_id: str, query: OwnerQuery) -> Response:
+    """Every job connected with this one, whichever way, and who waits for whom."""
+    job = access.find_job(access.require(), job_id, query.owner)
+    found = workflow_of(db.session(), job)
+    return answer(serialise.workflow_to_json(found, now=clock.now()))
+
+
 def _page_of(
     job_id: str,
     query: OwnerPage,
@@ -261,6 +357,19 @@ def _page_of(
     job = access.find_job(access.require(), job_id, query.owner)
     rows, cursor = read(db.session(), job, limit=query.limit, cursor=query.cursor)
     return answer({name: [to_json(row) for row in rows], "next_cursor": cursor})
+
+
+def _change_of(body: JobPatch) -> Change:
+    given, needs = body.model_fields_set, body.resource_requirements
+    sizes = needs.model_fields_set if "resource_requirements" in given else set()
+    return Change(
+        priority_level=body.priority if "priority" in given else None,
+        tags=tuple(body.tags) if "tags" in given else None,
+        cpu_units=to_decimal(needs.cpu_units) if "cpu_units" in sizes else None,
+        memory_mb=needs.memory_mb if "memory_mb" in sizes else None,
+        moves_time="run_at" in given,
+        run_at=body.run_at,
+    )
 
 
 def one_to_json(job: Job) -> dict[str, Any]:
@@ -279,16 +388,3 @@ def _submitted_to_json(intake: Intake) -> list[dict[str, Any]]:
     for job, view in zip(jobs, intake.jobs, strict=True):
         job["duplicate"] = view.job.id in intake.duplicates
     return jobs
-
-
-def _filter(query: JobsQuery) -> queries.Filter:
-    return queries.Filter(
-        statuses=query.statuses(),
-        types=query.type,
-        classes={JobClass(word) for word in query.priority if word in set(JobClass)},
-        levels={int(word) for word in query.priority if word.isdecimal()},
-        tags=query.tag,
-        text=query.q,
-        created_after=query.created_after,
-        created_before=query.created_before,
-    )

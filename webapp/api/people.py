@@ -9,7 +9,7 @@ from sqlalchemy import select
 from scheduler import clock
 from scheduler.models import Group, Job, User
 from scheduler.states import Role, Scope
-from webapp import access, accounts, queries
+from webapp import access, accounts, queries, usage
 from webapp.answers import answer, utc
 from webapp.endpoints import Resource
 from webapp.errors import not_found
@@ -20,6 +20,7 @@ from webapp.schemas import (
     GroupPatch,
     GroupRequest,
     Me,
+    Usage,
     UserAnswer,
     UserList,
     UserPatch,
@@ -39,6 +40,18 @@ def read_me() -> Response:
     unfinished = sum(queries.count_by_status(session, Job.owner_id == account.id).values())
     about = {"scopes": sorted(account.scopes), "unfinished_jobs": unfinished}
     return answer(_user_to_json(user, _group_of(user)) | about)
+
+
+@bp.route_of(
+    "GET",
+    "/me/usage",
+    summary="Read what you are due and use",
+    scope=Scope.READ,
+    answers={200: Usage},
+)
+def read_usage() -> Response:
+    """Your share of the machine over the last hour and day, your limits, and your backlog."""
+    return answer(usage.usage(db.session(), access.require(), now=clock.now()))
 
 
 @bp.route_of(

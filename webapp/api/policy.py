@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response
 
+from scheduler.job_request import NAME_LIMIT
 from scheduler.models import PolicyVersion
 from scheduler.states import JobClass, Role, Scope
 from scheduler.store.audit import record
@@ -20,7 +21,6 @@ from webapp.endpoints import NOTHING, Resource
 from webapp.errors import not_found
 from webapp.extensions import db
 from webapp.schemas import (
-    NAME_LIMIT,
     Page,
     PauseAnswer,
     PolicyAnswer,

@@ -43,8 +43,9 @@ def next_job(body: NextRequest) -> Response:
     204 when there is none, after `wait_seconds`. It is the worker's for `lease_seconds`, and longer
     with every heartbeat; then somebody else gets it, and that counts as an attempt.
     """
-    wanted = Wanted(body.types, pulling.owner_served(access.require()))
-    worker = Worker(body.worker, wanted, timedelta(seconds=body.lease_seconds))
+    account = access.require()
+    wanted = Wanted(body.types, pulling.owner_served(account))
+    worker = Worker(body.worker, account.id, wanted, timedelta(seconds=body.lease_seconds))
     handed = pulling.hand_out(worker, wait=timedelta(seconds=body.wait_seconds))
     if handed is None:
         return Response(status=204)

@@ -99,7 +99,7 @@ def next_simple_job() -> Response:
     if account.by_session:
         # A link that changes something must not be followed for whoever is signed in.
         raise Problem("forbidden", "Taking a job needs a token.")
-    worker = Worker(TYPE, Wanted([TYPE], account.id), pulling.FOR_GOOD)
+    worker = Worker(TYPE, account.id, Wanted([TYPE], account.id), pulling.FOR_GOOD)
     handed = pulling.hand_out(worker, wait=timedelta(0))
     if handed is None:
         raise Problem("not_found", "No job is waiting.")

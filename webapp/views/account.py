@@ -10,7 +10,7 @@ from werkzeug.datastructures import MultiDict
 from scheduler import clock
 from scheduler.models import Group, Job, Token, User
 from scheduler.states import Role, Scope
-from webapp import access, queries
+from webapp import access, queries, usage
 from webapp.access import Account
 from webapp.answers import json_body
 from webapp.api.tokens import add_token
@@ -97,7 +97,9 @@ def _about(account: Account) -> dict[str, Any]:
     user = session.get_one(User, account.id)
     group = None if user.group_id is None else session.get_one(Group, user.group_id).name
     counts = queries.count_by_status(session, Job.owner_id == account.id)
+    used = usage.usage(session, account, now=clock.now())
     return {
+        "shares": [("hour", used["shares"]["hour"]), ("day", used["shares"]["day"])],
         "username": user.username,
         "role": Role(user.role),
         "group": group,

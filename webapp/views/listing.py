@@ -9,7 +9,7 @@ from flask import url_for
 from werkzeug.datastructures import MultiDict
 
 from scheduler import clock
-from scheduler.states import FINISHED, JobClass, JobStatus
+from scheduler.states import FINISHED, JobStatus
 from webapp import access, queries, serialise
 from webapp.access import Account
 from webapp.bodies import parse_query
@@ -18,10 +18,11 @@ from webapp.schemas import JobsQuery
 from webapp.services import services
 from webapp.views import reads
 
-FILTERS = ("status", "type", "priority", "tag", "owner", "q")
+FILTERS = ("status", "type", "priority", "tag", "owner", "q", "sort")
 """What the address of the Jobs page may narrow, in the order it is shown."""
 
 _KEYS = {*FILTERS} - {"q"}
+_USUAL = {"sort": "newest"}
 
 _CHIPS = (
     JobStatus.RUNNING,
@@ -69,21 +70,15 @@ class Listing:
     previous_url: str | None
     next_url: str | None
     first_url: str
+    csv_url: str
+    jsonl_url: str
     paged: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One keyset page, newest first, and the cursors on both sides of it."""
-
-    jobs: Sequence[queries.JobView]
-    newer: str | None
-    older: str | None
 
 
 def filters_of(args: MultiDict[str, str]) -> dict[str, str]:
     """Return the filters that an address names."""
-    return {name: args[name].strip() for name in FILTERS if args.get(name, "").strip()}
+    given = {name: args.get(name, "").strip() for name in FILTERS}
+    return {name: value for name, value in given.items() if value and value != _USUAL.get(name)}
 
 
 def spoken(filters: Mapping[str, str]) -> dict[str, str] | None:
@@ -110,20 +105,21 @@ def listing(account: Account, filters: Mapping[str, str], args: Mapping[str, str
     """Read the page. Raises a 422 problem for filters or a cursor that make no sense."""
     query = parse_query(JobsQuery, MultiDict(filters))
     visible = access.visible_jobs(account, query.owner)
-    session, cursor, back = db.session(), args.get("cursor"), args.get("back")
-    part = _newer_part(visible, query, back) if back else _part(visible, query, cursor)
+    session, page = db.session(), _page(visible, query, args)
     counts = queries.count_by_status(session, visible) | reads.count_finished(session, visible)
     return Listing(
-        jobs=jobs_to_json(part.jobs),
+        jobs=jobs_to_json(page.jobs),
         filters=filters,
         chips=_chips(filters, counts),
         active=_active(filters),
         types=[kind.name for kind in queries.job_types(session)],
         owners=reads.usernames(session) if account.sees_everybody else (),
-        previous_url=part.newer and url_of(filters, back=part.newer),
-        next_url=part.older and url_of(filters, cursor=part.older),
+        previous_url=page.previous_cursor and url_of(filters, back=page.previous_cursor),
+        next_url=page.next_cursor and url_of(filters, cursor=page.next_cursor),
         first_url=url_of(filters),
-        paged=bool(cursor or back),
+        csv_url=_file_url(filters, "csv"),
+        jsonl_url=_file_url(filters, "jsonl"),
+        paged=bool(args.get("cursor") or args.get("back")),
     )
 
 
@@ -137,50 +133,28 @@ def jobs_to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
     ]
 
 
+def _file_url(filters: Mapping[str, str], name: str) -> str:
+    """Return the address of everything under *filters* as a file."""
+    return f"{url_for('api_jobs.list_jobs')}?{urlencode({**filters, 'format': name})}"
+
+
 def _pair(word: str) -> tuple[str, str]:
     key, _, value = word.partition(":")
     return (key, value) if key in _KEYS else ("", "")
 
 
-def _part(visible: Any, query: JobsQuery, cursor: str | None) -> _Part:
-    page = _page(visible, query, cursor, oldest_first=False)
-    newer = _cursor_at(page.jobs[0]) if cursor and page.jobs else None
-    return _Part(page.jobs, newer, page.next_cursor)
-
-
-def _newer_part(visible: Any, query: JobsQuery, cursor: str) -> _Part:
-    page = _page(visible, query, cursor, oldest_first=True)
-    jobs = list(reversed(page.jobs))
-    return _Part(jobs, page.next_cursor, _cursor_at(jobs[-1]) if jobs else None)
-
-
-def _page(
-    visible: Any, query: JobsQuery, cursor: str | None, *, oldest_first: bool
-) -> queries.JobPage:
+def _page(visible: Any, query: JobsQuery, args: Mapping[str, str]) -> queries.JobPage:
+    back = args.get("back")
     return queries.list_jobs(
         db.session(),
         services().redis,
         visible,
-        _wanted(query),
+        queries.filter_of(query),
         limit=query.limit,
-        cursor=cursor,
-        oldest_first=oldest_first,
+        cursor=back or args.get("cursor"),
+        oldest_first=query.sort == "oldest",
+        back=bool(back),
     )
-
-
-def _wanted(query: JobsQuery) -> queries.Filter:
-    return queries.Filter(
-        statuses=query.statuses(),
-        types=query.type,
-        classes={JobClass(word) for word in query.priority if word in set(JobClass)},
-        levels={int(word) for word in query.priority if word.isdecimal()},
-        tags=query.tag,
-        text=query.q,
-    )
-
-
-def _cursor_at(view: queries.JobView) -> str:
-    return queries.write_cursor(view.job.id)
 
 
 def _chips(filters: Mapping[str, str], counts: Mapping[JobStatus, int]) -> list[Chip]:
@@ -214,4 +188,5 @@ def _active(filters: Mapping[str, str]) -> list[ActiveFilter]:
             url_of({other: kept for other, kept in filters.items() if other != name}),
         )
         for name, value in filters.items()
+        if name != "sort"
     ]

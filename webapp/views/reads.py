@@ -173,7 +173,7 @@ def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
         "workers": [
             {
                 "name": worker.name,
-                "state": worker.state,
+                "state": fleet.state_of(worker),
                 "alive": worker.name in live,
                 "processes": worker.processes,
                 "running": len(running.get(worker.name, [])),

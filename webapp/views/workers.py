@@ -5,10 +5,13 @@ from typing import Any
 from flask import Blueprint, Response, make_response, render_template
 from sqlalchemy.orm import Session
 
+from scheduler import clock
+from scheduler.models import Worker
 from scheduler.states import Role
 from scheduler.store import fleet
-from webapp import access, figures, queries
+from webapp import access, askers, figures, queries
 from webapp.extensions import db
+from webapp.services import services
 from webapp.views import frame
 
 bp = Blueprint("workers", __name__)
@@ -21,6 +24,10 @@ def workers_page() -> Response:
     return make_response(render_template("workers/index.html", fleet=_overview(db.session())))
 
 
+def _state(worker: Worker, *, alive: bool) -> str:
+    return fleet.state_of(worker) if alive or worker.state == "stopped" else "silent"
+
+
 def _overview(session: Session) -> dict[str, Any]:
     """Return the workers, what the live ones offer together, and what is taken of it."""
     live = {worker.name for worker in fleet.live_workers(session)}
@@ -29,11 +36,12 @@ def _overview(session: Session) -> dict[str, Any]:
         "workers": [
             {
                 "worker": worker,
-                "alive": worker.name in live,
+                "state": _state(worker, alive=worker.name in live),
                 "running": running.get(worker.name, []),
             }
             for worker in queries.workers(session)
         ],
+        "pull_workers": askers.pull_workers(session, services().redis, now=clock.now()),
         "live": len(live),
         "capacity": figures.offer(fleet.capacity(session)),
         "reserved": figures.reserved(session),

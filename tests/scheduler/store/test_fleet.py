@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from scheduler.models import JobType, PolicyVersion, Worker
 from scheduler.states import Executor
 from scheduler.store import fleet
-from scheduler.store.fleet import Capacity, LargestJob, TypeSpec, WorkerOffer
+from scheduler.store.fleet import Capacity, LargestJob, TypeSpec, Wishes, WorkerOffer
 from tests.factories import make_worker
 
 OFFER = WorkerOffer(
@@ -187,3 +187,77 @@ def test_types_are_registered_and_registered_anew(session: Session) -> None:
     assert (render.payload_schema, render.retry_config) == ({"type": "object"}, {"max_attempts": 2})
     assert render.executors == [Executor.CELERY, Executor.PULL]
     assert (types["other"].payload_schema, types["other"].executors) == (None, [Executor.PULL])
+
+
+# What operators want
+
+
+def test_a_worker_that_is_to_drain_lives_and_offers_nothing_until_it_is_resumed(
+    session: Session,
+) -> None:
+    fleet.arrive(session, OFFER)
+    assert fleet.wishes(session, OFFER.name) == Wishes(draining=False, processes=8)
+
+    assert fleet.drain(session, OFFER.name)
+    asked_at = _worker(session).drain_requested_at
+    assert fleet.drain(session, OFFER.name)
+
+    assert fleet.capacity(session) == Capacity(Decimal(0), 0, 0)
+    assert fleet.largest_job(session) == LargestJob(None, None)
+    assert fleet.wishes(session, OFFER.name) == Wishes(draining=True, processes=8)
+    assert [fleet.state_of(each) for each in fleet.live_workers(session)] == ["draining"]
+    assert _worker(session).drain_requested_at == asked_at
+    assert fleet.resume(session, OFFER.name)
+    assert (fleet.capacity(session).slots, fleet.state_of(_worker(session))) == (8, "online")
+
+
+def test_a_drain_outlives_heartbeats_and_restarts_and_a_size_does_not(session: Session) -> None:
+    fleet.arrive(session, OFFER)
+    fleet.drain(session, OFFER.name)
+    fleet.resize(session, OFFER.name, by=-3)
+
+    fleet.beat_worker(session, OFFER.name, "1", processes=5, state="online")
+    assert fleet.wishes(session, OFFER.name) == Wishes(draining=True, processes=5)
+    fleet.arrive(session, replace(OFFER, incarnation="2", processes_max=6))
+
+    assert fleet.wishes(session, OFFER.name) == Wishes(draining=True, processes=6)
+
+
+def test_processes_are_offered_as_far_as_a_worker_may_have_them(session: Session) -> None:
+    fleet.arrive(session, OFFER)
+    fleet.arrive(session, replace(OFFER, name="w2@host"))
+
+    assert not fleet.resize(session, OFFER.name, by=1)
+    assert fleet.resize(session, OFFER.name, by=-6)
+    assert not fleet.resize(session, OFFER.name, by=-1)
+    assert fleet.capacity(session).slots == 2 + 8
+
+    assert fleet.resize(session, OFFER.name, by=3)
+    assert fleet.capacity(session).slots == 5 + 8
+
+
+@pytest.mark.parametrize("gone", ["silent", "stopped", "about to stop"])
+def test_nothing_can_be_wanted_of_a_worker_that_is_gone(session: Session, gone: str) -> None:
+    fleet.arrive(session, OFFER)
+    fleet.arrive(session, replace(OFFER, name="w2@host"))
+    assert fleet.is_up(session, OFFER.name)
+
+    match gone:
+        case "silent":
+            _silent_for(session, OFFER.name, fleet.SILENCE + SECOND)
+        case "stopped":
+            fleet.leave(session, OFFER.name, "1")
+        case _:
+            fleet.beat_worker(session, OFFER.name, "1", processes=2, state="draining")
+
+    assert fleet.is_up(session, OFFER.name) is False
+    assert not fleet.drain(session, OFFER.name)
+    assert not fleet.resume(session, OFFER.name)
+    assert not fleet.resize(session, OFFER.name, by=-1)
+    assert fleet.wishes(session, OFFER.name) == Wishes(draining=False, processes=8)
+
+
+def test_nobody_knows_a_worker_that_never_was(session: Session) -> None:
+    assert fleet.is_up(session, "nobody") is None
+    assert fleet.wishes(session, "nobody") is None
+    assert not fleet.drain(session, "nobody")

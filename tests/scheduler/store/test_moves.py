@@ -1,7 +1,7 @@
 """Every verb from every status: allowed exactly where the table of moves says so."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, text
@@ -12,6 +12,7 @@ from scheduler.states import ACTIVE, MOVES, FeedKind, JobStatus
 from scheduler.store import work
 from scheduler.store.admission import Admitted, admit
 from scheduler.store.cancellation import cancel
+from scheduler.store.changing import Change, change
 from scheduler.store.dependencies import FeedRow, resolve
 from scheduler.store.moves import Move
 from scheduler.store.revival import run_again
@@ -59,6 +60,11 @@ def _cancel(session: Session, job: Job) -> list[Move]:
     return [move for move in cancel(session, job.id) if move.verb == "cancel"]
 
 
+def _postpone(session: Session, job: Job) -> list[Move]:
+    wanted = Change(moves_time=True, run_at=datetime(2200, 1, 1, tzinfo=UTC))
+    return [move for move in change(session, job.id, wanted) if move.verb == "postpone"]
+
+
 def _run_again(session: Session, job: Job) -> list[Move]:
     return run_again(session, [job.id])
 
@@ -90,6 +96,7 @@ VERBS: dict[str, tuple[Verb, JobStatus, set[JobStatus]]] = {
     ),
     "release when due": (_release, S.READY, {S.SCHEDULED, S.RETRYING}),
     "release by a parent": (_resolve, S.READY, {S.BLOCKED}),
+    "postpone": (_postpone, S.SCHEDULED, {S.BLOCKED, S.READY}),
     "run again": (_run_again, S.READY, {S.FAILED, S.CANCELLED}),
 }
 

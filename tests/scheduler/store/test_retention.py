@@ -15,6 +15,7 @@ from scheduler.models import (
     Job,
     JobEvent,
     JobLog,
+    Searched,
 )
 from scheduler.states import FINISHED, UNFINISHED, JobStatus
 from scheduler.store import work
@@ -59,7 +60,7 @@ def test_a_finished_job_is_forgotten_with_everything_that_names_it(
 
     assert _forget(session) == 2
 
-    for table in (Job, Attempt, JobLog, JobEvent, Dependency, Callback, CallbackDelivery):
+    for table in (Job, Attempt, JobLog, JobEvent, Dependency, Callback, CallbackDelivery, Searched):
         assert session.scalar(select(func.count()).select_from(table)) == 0
 
 
@@ -79,6 +80,7 @@ def test_every_table_that_names_a_job_is_seen_to() -> None:
         "callbacks",
         "job_events",
         "job_logs",
+        "searched",
     }
 
 

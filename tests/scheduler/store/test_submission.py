@@ -31,6 +31,7 @@ from scheduler.models import (
     JobType,
     PolicyVersion,
     Ready,
+    Searched,
     Timer,
     User,
 )
@@ -198,6 +199,17 @@ def test_a_ready_job_stands_in_its_owners_line(session: Session, owner: User) ->
     assert job.rank == rank(job.created_at, JobClass.CRITICAL, 0)
     assert (row.job_id, row.rank, row.ready_at) == (job.id, job.rank, job.ready_at)
     assert (row.job_class, row.cpu_units, row.tags) == (JobClass.CRITICAL, 3, ["a", "b"])
+
+
+def test_what_a_job_says_is_kept_for_searching(session: Session, owner: User) -> None:
+    wanted = make_submission("a", description="100% wool", tags=("knit", "warm"))
+    said, silent = _jobs(session, _submit(session, owner, wanted, make_submission("b")))
+
+    rows = session.scalars(select(Searched).order_by(Searched.job_id)).all()
+    assert [row.job_id for row in rows] == [said.id, silent.id]
+    assert [row.text for row in rows] == ["a\n100% wool\nknit\nwarm", "b\n"]
+    assert [row.tags for row in rows] == [["knit", "warm"], []]
+    assert {(row.type, row.created_at) for row in rows} == {("simulate", said.created_at)}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from scheduler.models import Active, Attempt, Job
+from scheduler.models import Active, Attempt, Job, Searched
 from scheduler.states import JobStatus, Role
 from tests.factories import NOON
 from tests.webapp.conftest import MakePerson, Person
@@ -220,8 +220,9 @@ def test_a_job_that_is_deleted_meanwhile_is_not_found(
     job = job_of(ann.user)
 
     def forget() -> None:
-        for table, column in ((Active, Active.job_id), (Attempt, Attempt.job_id), (Job, Job.id)):
-            store.execute(delete(table).where(column == job.id))
+        for table in (Active, Attempt, Searched):
+            store.execute(delete(table).where(table.job_id == job.id))
+        store.execute(delete(Job).where(Job.id == job.id))
         store.commit()
 
     meanwhile(forget, lambda: announce(job, JobStatus.COMPLETED))

@@ -1,0 +1,1 @@
+"""A shop that has been using Celery: nothing in this package knows of Fairq."""
