@@ -25,6 +25,7 @@ from tests.factories import (
     make_group,
     make_job,
     make_schedule,
+    make_type,
     make_user,
     make_worker,
 )
@@ -98,6 +99,9 @@ CHANGES = (
     Change("POST", "/types/<name>/resume", "types.resume", "types/x", "/types/x/resume"),
     Change("POST", "/jobs", "jobs.submit", "jobs/ann/new", "/jobs", ANNS),
     Change("POST", "/jobs/batch", "jobs.submit", "jobs/ann/new", "/jobs/batch", {"jobs": [ANNS]}),
+    Change(
+        "POST", "/jobs/bulk", "jobs.bulk", "jobs", "/jobs/bulk", {"action": "cancel", "filter": {}}
+    ),
     Change("PATCH", JOB_RULE, "jobs.change", "jobs/ann/it", "/jobs/it", {"priority": "low"}),
     Change("PATCH", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel"),
     Change("POST", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel", form={}),
@@ -172,6 +176,7 @@ def _named(change: Change) -> str:
 def scene(store: Session) -> None:
     ann = make_user(store, "ann")
     make_group(store)
+    make_type(store, "bulk")
     make_worker(store, processes_limit=4)
     _make_jobs(store, ann)
 
