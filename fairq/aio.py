@@ -2,7 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack
@@ -13,13 +21,14 @@ from tenacity import AsyncRetrying
 
 from fairq import calls, http, retrying
 from fairq.aio_worker import AsyncHandler, AsyncPullWorker
-from fairq.calls import Call, Cleared, DeadLetterFilter, JobFilter, Timing
+from fairq.calls import BulkFilter, Call, Cleared, DeadLetterFilter, JobFilter, Timing
 from fairq.client import PATIENCE_SECONDS, TIMEOUT_SECONDS, WAIT_SECONDS
 from fairq.clock import Deadline
 from fairq.errors import NotFinished
 from fairq.models import (
     Account,
     Attempt,
+    Bulk,
     Change,
     DeadLetter,
     DeadLetterGroup,
@@ -112,6 +121,24 @@ class AsyncClient:
     async def retry(self, job: str | Job, *, owner: str | None = None) -> Job:
         """Run a failed or cancelled job again, with fresh attempts."""
         return await self.send(calls.retry(job, owner))
+
+    async def bulk(
+        self,
+        action: str,
+        *job_ids: str,
+        set_priority: str | int | None = None,
+        add_tags: Sequence[str] | None = None,
+        remove_tags: Sequence[str] | None = None,
+        dry_run: bool = False,
+        **wanted: Unpack[BulkFilter],
+    ) -> Bulk:
+        """Cancel, retry, prioritise or tag many jobs: those named, or all that match.
+
+        A job does it in the background: wait for its ``job_id``, and its result tells with how
+        many it was done. *dry_run* only counts. *set_priority* goes with ``prioritise``.
+        """
+        changes = {"priority": set_priority, "add_tags": add_tags, "remove_tags": remove_tags}
+        return await self.send(calls.bulk(action, job_ids, wanted, changes, dry_run=dry_run))
 
     def logs(
         self, job: str | Job, *, follow: bool = False, owner: str | None = None

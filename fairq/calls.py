@@ -15,6 +15,7 @@ from fairq.models import (
     Account,
     Answer,
     Attempt,
+    Bulk,
     DeadLetter,
     DeadLetterGroup,
     Job,
@@ -65,6 +66,19 @@ class JobFilter(TypedDict, total=False):
     created_before: datetime
     sort: str
     limit: int
+
+
+class BulkFilter(TypedDict, total=False):
+    """Which jobs are meant; several words are given as a list."""
+
+    status: str | Sequence[str]
+    type: str | Sequence[str]
+    priority: str | Sequence[str]
+    owner: str
+    tag: str | Sequence[str]
+    q: str
+    created_after: datetime
+    created_before: datetime
 
 
 class DeadLetterFilter(TypedDict, total=False):
@@ -152,6 +166,28 @@ def retry(job: str | Job, owner: str | None = None) -> Call[Job]:
     """Run a failed or cancelled job again."""
     path = _job_path(job, "retry")
     return _change("POST", path, Job.model_validate, owner=_owner(job, owner))
+
+
+def bulk(
+    action: str,
+    job_ids: Sequence[str],
+    wanted: BulkFilter,
+    changes: Mapping[str, Any],
+    *,
+    dry_run: bool,
+) -> Call[Bulk]:
+    """Do one thing to those jobs that are named, or else to all that match; or count them.
+
+    Raises ValueError unless it is said which: so many are not meant by saying nothing.
+    """
+    meant = _given(**{name: _listed(value) for name, value in wanted.items()})
+    if job_ids and set(meant) - {"owner"}:
+        raise ValueError("give job ids or a filter, not both")
+    if not job_ids and not meant:
+        raise ValueError("say which jobs are meant, by their ids or by a filter")
+    which = {"job_ids": list(job_ids), **meant} if job_ids else {"filter": meant}
+    body = {"action": action, **which, **_given(**changes), "dry_run": dry_run}
+    return _change("POST", "/jobs/bulk", Bulk.model_validate, body)
 
 
 def logs(job: str | Job, owner: str | None, cursor: str | None) -> Call[Page[LogLine]]:
@@ -374,6 +410,13 @@ def _word(name: str, value: Any) -> Any:
     if isinstance(value, str | int | None):
         return value
     return list(value) if name == "tag" else ",".join(value)
+
+
+def _listed(value: Any) -> Any:
+    """Write a part of a filter the way bodies take it."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, str | int | None) else list(value)
 
 
 def _job_path(job: str | Job, part: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack
@@ -12,12 +12,13 @@ from httpx_sse import EventSource, ServerSentEvent
 from tenacity import Retrying
 
 from fairq import calls, http, retrying
-from fairq.calls import Call, Cleared, DeadLetterFilter, JobFilter, Timing
+from fairq.calls import BulkFilter, Call, Cleared, DeadLetterFilter, JobFilter, Timing
 from fairq.clock import Deadline
 from fairq.errors import NotFinished
 from fairq.models import (
     Account,
     Attempt,
+    Bulk,
     Change,
     DeadLetter,
     DeadLetterGroup,
@@ -128,6 +129,24 @@ class Client:
     def retry(self, job: str | Job, *, owner: str | None = None) -> Job:
         """Run a failed or cancelled job again, with fresh attempts."""
         return self.send(calls.retry(job, owner))
+
+    def bulk(
+        self,
+        action: str,
+        *job_ids: str,
+        set_priority: str | int | None = None,
+        add_tags: Sequence[str] | None = None,
+        remove_tags: Sequence[str] | None = None,
+        dry_run: bool = False,
+        **wanted: Unpack[BulkFilter],
+    ) -> Bulk:
+        """Cancel, retry, prioritise or tag many jobs: those named, or all that match.
+
+        A job does it in the background: wait for its ``job_id``, and its result tells with how
+        many it was done. *dry_run* only counts. *set_priority* goes with ``prioritise``.
+        """
+        changes = {"priority": set_priority, "add_tags": add_tags, "remove_tags": remove_tags}
+        return self.send(calls.bulk(action, job_ids, wanted, changes, dry_run=dry_run))
 
     def logs(
         self, job: str | Job, *, follow: bool = False, owner: str | None = None

@@ -264,6 +264,18 @@ class Worker(Answer):
     running: list[RunningJob] = []
 
 
+class Bulk(Answer):
+    """How many jobs are meant, and the job that deals with them, unless they were only counted.
+
+    With *more* there are at least as many.
+    """
+
+    count: int
+    more: bool = False
+    not_found: int = 0
+    job_id: str | None = None
+
+
 class JobType(Answer):
     """A kind of job that can be submitted."""
 

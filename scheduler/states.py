@@ -150,6 +150,15 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class BulkAction(StrEnum):
+    """What may be done to many jobs at a time."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    PRIORITISE = "prioritise"
+    TAG = "tag"
+
+
 class CallbackState(StrEnum):
     """What became of a callback."""
 

@@ -128,7 +128,8 @@ class Notebook:
 class Context:
     """One attempt, as its handler sees it.
 
-    ``job_id``, ``owner`` and ``attempt`` name it. ``idempotency_key`` is the same whenever this
+    ``job_id``, ``owner`` and ``attempt`` name it, ``number`` is the job's key in the database.
+    ``idempotency_key`` is the same whenever this
     attempt is delivered: give it to services that must not act twice. ``settings`` is what the
     installation says about mail servers, directories and the like.
     """
@@ -140,6 +141,7 @@ class Context:
         notebook: Notebook,
         give_time: Callable[[float], float] | None = None,
     ) -> None:
+        self.number = claim.id
         self.job_id = claim.job_id
         self.owner = claim.owner
         self.attempt = claim.attempt

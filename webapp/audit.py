@@ -3,21 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from scheduler.models import AuditEntry, Job, Schedule, User
-from scheduler.store.audit import record
+from scheduler.store.audit import record, record_about_jobs, record_together
 from webapp import access
 from webapp.answers import utc
 from webapp.extensions import db
-from webapp.queries import among, foreign_cursor, read_places, write_cursor
-
-JOBS_NAMED = 20
-"""Of many jobs in one entry, how many the log names."""
+from webapp.queries import foreign_cursor, read_places, write_cursor
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -44,7 +40,8 @@ def note_submission(owner_id: int, job_ids: Sequence[str]) -> None:
     """Write down which jobs the caller has submitted for somebody, unless for themselves."""
     if not job_ids or owner_id == access.require().id:
         return
-    _note("jobs.submit", db.session.get_one(User, owner_id).username, job_ids, {})
+    owner = db.session.get_one(User, owner_id).username
+    record_together(db.session(), access.actor(), "jobs.submit", owner, job_ids)
 
 
 def note_about_jobs(
@@ -54,20 +51,7 @@ def note_about_jobs(
     account = access.require()
     if not account.sees_everybody:
         return
-    named = (
-        select(User.username, Job.job_id)
-        .join(User, User.id == Job.owner_id)
-        .where(among(Job.id, jobs), User.id != account.id)
-        .order_by(User.username, Job.id)
-    )
-    for owner, rows in groupby(db.session.execute(named), key=lambda row: row.username):
-        _note(action, owner, [row.job_id for row in rows], detail or {})
-
-
-def _note(action: str, owner: str, job_ids: Sequence[str], detail: Mapping[str, Any]) -> None:
-    target = f"jobs/{owner}/{job_ids[0]}" if len(job_ids) == 1 else f"jobs/{owner}"
-    told = {"count": len(job_ids), "job_ids": list(job_ids[:JOBS_NAMED]), **detail}
-    record(db.session(), access.actor(), action, target, told)
+    record_about_jobs(db.session(), access.actor(), action, jobs, detail)
 
 
 @dataclass(frozen=True, slots=True)

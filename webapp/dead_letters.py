@@ -28,6 +28,7 @@ from sqlalchemy.types import Text
 
 from scheduler.models import Job, User
 from scheduler.states import JobStatus
+from scheduler.store.finding import among
 from webapp import queries
 from webapp.queries import read_places, write_cursor
 
@@ -259,7 +260,7 @@ def payloads(session: Session, ids: Sequence[int]) -> Sequence[Row[int, str, str
     """Return id, name, type and payload of those of *ids* that are dead letters."""
     return session.execute(
         select(Job.id, Job.job_id, Job.type, Job.payload)
-        .where(queries.among(Job.id, ids), _is_dead_letter())
+        .where(among(Job.id, ids), _is_dead_letter())
         .order_by(Job.id)
     ).all()
 

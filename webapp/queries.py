@@ -17,7 +17,6 @@ from typing import Any
 
 from redis import Redis
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     FromClause,
     Interval,
@@ -27,7 +26,6 @@ from sqlalchemy import (
     any_,
     cast,
     func,
-    or_,
     select,
     true,
     union_all,
@@ -62,9 +60,10 @@ from scheduler.states import (
     JobStatus,
 )
 from scheduler.store import fleet
+from scheduler.store.finding import Filter, among, has, in_statuses, other_conditions
 from webapp.errors import FieldError, Problem
 from webapp.places import far_back
-from webapp.schemas import JobsQuery
+from webapp.schemas import BulkFilter, JobsQuery
 
 SCAN_LIMIT = 5_000
 """Jobs that one page looks at."""
@@ -80,29 +79,9 @@ _PLACES = 2**63  # those of a bigint
 
 _INDEXABLE = re.compile(r"\w{3}")  # shorter words hold no trigram
 
-_IN_PATTERNS = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})
 
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which jobs a list is about; empty means any.
-
-    *owner* is as asked for: a list is narrowed by what its reader may see, and by that name.
-    """
-
-    owner: str | None = None
-    statuses: Collection[JobStatus] = ()
-    types: Collection[str] = ()
-    classes: Collection[JobClass] = ()
-    levels: Collection[int] = ()
-    tags: Sequence[str] = ()
-    text: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-
-
-def filter_of(query: JobsQuery) -> Filter:
-    """Return what an address asks for."""
+def filter_of(query: JobsQuery | BulkFilter) -> Filter:
+    """Return what an address, or a body, asks for."""
     return Filter(
         owner=query.owner,
         statuses=query.statuses(),
@@ -552,7 +531,7 @@ def searched(wanted: Filter) -> Select[int] | None:
     if wanted.tags:
         conditions.append(Searched.tags.op("@>")(cast(list(wanted.tags), ARRAY(Text))))
     if wanted.text and _INDEXABLE.search(wanted.text):
-        conditions.append(_has(Searched.text, wanted.text))
+        conditions.append(has(Searched.text, wanted.text))
     if wanted.created_after is not None:
         conditions.append(Searched.created_at > wanted.created_after)
     if wanted.created_before is not None:
@@ -615,9 +594,9 @@ class Listing:
         self._limit = limit
         self._oldest_first = oldest_first
         self._bounds = _bounds(finder, start, oldest_first=oldest_first)
-        self._rest = _unindexed(wanted)
+        self._rest = other_conditions(wanted)
         if finder.found is not None:
-            self._rest += [visible, *_in_statuses(wanted)]
+            self._rest += [visible, *in_statuses(wanted)]
         self.is_bounded = bool(self._rest) and finder.found is None
 
     def page(self) -> Select[Job, str, bool]:
@@ -697,46 +676,3 @@ def _between(
         yield column >= least
     if most < _PLACES - 1:
         yield column <= most
-
-
-def among(column: InstrumentedAttribute[int], ids: Collection[int]) -> ColumnElement[bool]:
-    """Return the condition that *column* is one of *ids*."""
-    # One array, because ten thousand parameters would take longer to write than to look up.
-    return column == any_(cast(list(ids), ARRAY(BigInteger)))
-
-
-def _in_statuses(wanted: Filter) -> list[ColumnElement[bool]]:
-    return [Job.status.in_(sorted(wanted.statuses))] if wanted.statuses else []
-
-
-def _has(column: Any, words: str) -> ColumnElement[bool]:
-    """Return the condition that *column* holds these *words*, in capitals or not."""
-    # ILIKE itself: of lower(column), which icontains compares, there is no index.
-    contained: ColumnElement[bool] = column.ilike(f"%{words.translate(_IN_PATTERNS)}%")
-    return contained
-
-
-def _unindexed(wanted: Filter) -> list[ColumnElement[bool]]:
-    """Return the conditions that are looked at job by job."""
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.types:
-        conditions.append(Job.type.in_(sorted(wanted.types)))
-    if wanted.classes or wanted.levels:
-        conditions.append(
-            or_(
-                Job.job_class.in_(sorted(wanted.classes)),
-                Job.priority_level.in_(sorted(wanted.levels)),
-            )
-        )
-    if wanted.tags:
-        conditions.append(Job.tags.op("@>")(cast(list(wanted.tags), ARRAY(Text))))
-    if wanted.text:
-        tags = func.array_to_string(Job.tags, "\n")
-        conditions.append(
-            or_(*(_has(each, wanted.text) for each in (Job.job_id, Job.description, tags)))
-        )
-    if wanted.created_after is not None:
-        conditions.append(Job.created_at > wanted.created_after)
-    if wanted.created_before is not None:
-        conditions.append(Job.created_at < wanted.created_before)
-    return conditions

@@ -4,6 +4,7 @@ Requests are strict: no unknown fields, no text where a number belongs.
 """
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -31,6 +32,7 @@ from scheduler.job_request import (
     JobId,
     JobRequest,
     JobTemplate,
+    Level,
     MemoryMb,
     Name,
     Priority,
@@ -44,6 +46,7 @@ from scheduler.states import (
     DEFAULT_LEVEL,
     GROUPS,
     LOWEST_LEVEL,
+    BulkAction,
     CallbackState,
     CancelReason,
     CatchUp,
@@ -424,6 +427,11 @@ def _priority_word(word: str) -> str:
     raise ValueError(f"must be one of {', '.join(JobClass)} or a whole number 0 to 10")
 
 
+def _spelled_out(words: Collection[str]) -> frozenset[JobStatus]:
+    singles = {JobStatus(word) for word in words if word not in GROUPS}
+    return frozenset(singles.union(*(GROUPS[word] for word in words if word in GROUPS)))
+
+
 _StatusWord = Annotated[str, AfterValidator(_status_word)]
 _PriorityWord = Annotated[str, AfterValidator(_priority_word)]
 
@@ -487,8 +495,7 @@ class JobsQuery(Page, OwnerQuery):
 
     def statuses(self) -> frozenset[JobStatus]:
         """Return the statuses asked for, groups spelled out; none asked for means any."""
-        singles = {JobStatus(word) for word in self.status if word not in GROUPS}
-        return frozenset(singles.union(*(GROUPS[word] for word in self.status if word in GROUPS)))
+        return _spelled_out(self.status)
 
 
 # Dead letters
@@ -621,6 +628,99 @@ class Discarded(_Cleared):
     """What became of dead letters that were to be discarded."""
 
     discarded: int
+
+
+# Many jobs at a time
+
+
+def _one_or_more(given: Any) -> Any:
+    """Take a single word or number for a list of it, and numbers as words."""
+    words = given if isinstance(given, list) else [given]
+    return [str(word) if type(word) is int else word for word in words]
+
+
+_Several = BeforeValidator(_one_or_more, json_schema_input_type=str | list[str])
+_Priorities = BeforeValidator(
+    _one_or_more, json_schema_input_type=JobClass | Level | list[JobClass | Level]
+)
+
+
+class BulkFilter(Request):
+    """Which jobs are meant: those that match all of this. Nothing means all of them.
+
+    As in the query of the list of jobs; where that takes several words, this takes a list.
+    """
+
+    status: Annotated[list[_StatusWord], _Several] = Field(
+        default_factory=list, description="Statuses and groups."
+    )
+    type: Annotated[list[Name], _Several] = Field(default_factory=list)
+    priority: Annotated[list[_PriorityWord], _Priorities] = Field(
+        default_factory=list, description="Classes and levels."
+    )
+    owner: Name | None = None
+    tag: Annotated[list[Tag], _Several] = Field(
+        default_factory=list, description="Tags that a job has all of."
+    )
+    q: SearchText | None = Field(
+        default=None, description="Text in the id, the description or a tag."
+    )
+    created_after: Instant | None = None
+    created_before: Instant | None = None
+
+    def statuses(self) -> frozenset[JobStatus]:
+        """Return the statuses asked for, groups spelled out; none asked for means any."""
+        return _spelled_out(self.status)
+
+
+class BulkRequest(Request):
+    """What to do to many jobs: to those named, or to all that match a filter."""
+
+    action: BulkAction
+    job_ids: Annotated[list[JobId], Field(min_length=1, max_length=BATCH_LIMIT)] | None = None
+    owner: Name | None = Field(default=None, description="Whose jobs the ids name, for operators.")
+    filter: BulkFilter | None = None
+    priority: Priority | None = Field(default=None, description="Goes with prioritise.")
+    add_tags: Annotated[list[Tag], Field(max_length=TAGS_LIMIT)] = Field(
+        default_factory=list, description="Goes with tag."
+    )
+    remove_tags: Annotated[list[Tag], Field(max_length=TAGS_LIMIT)] = Field(
+        default_factory=list, description="Goes with tag."
+    )
+    dry_run: bool = Field(default=False, description="Count only, and leave all as it is.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.job_ids is None) == (self.filter is None):
+            raise ValueError("give either job_ids or filter")
+        if self.filter is not None and self.owner is not None:
+            raise ValueError("owner goes into the filter")
+        return self
+
+    @model_validator(mode="after")
+    def _what_goes_with_the_action(self) -> Self:
+        tags = [*self.add_tags, *self.remove_tags]
+        if (self.priority is not None) != (self.action is BulkAction.PRIORITISE):
+            raise ValueError("priority goes with prioritise, which needs it")
+        if bool(tags) != (self.action is BulkAction.TAG):
+            raise ValueError("add_tags and remove_tags go with tag, which needs one of them")
+        if both := set(self.add_tags) & set(self.remove_tags):
+            raise ValueError(f"{min(both)} stands in add_tags and in remove_tags; name it in one")
+        return self
+
+
+class BulkAnswer(Answer):
+    """How many jobs are meant, and the job that deals with them."""
+
+    action: BulkAction
+    dry_run: bool
+    count: int = Field(description="Jobs that match and are in a status that takes the action.")
+    more: bool = Field(description="Counting stopped: there are at least as many as `count`.")
+    not_found: int = Field(description="Of the ids, how many name no job you may see.")
+    job_id: str | None = Field(
+        description="The job that does it, yours to watch and to cancel; none for a dry run. Its"
+        " result tells with how many jobs it was `done`, and how many were `skipped` and why."
+    )
 
 
 # Pull workers

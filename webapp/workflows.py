@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import Dependency, Job
 from scheduler.states import Condition
-from webapp.queries import among
+from scheduler.store.finding import among
 
 JOBS_SHOWN = 5_000
 """Jobs of a workflow that are told: those fewest steps away from the one asked for."""

@@ -1,13 +1,18 @@
 """Who changed what, when, from where: written in the transaction of the change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from scheduler.models import AuditEntry
+from scheduler.models import AuditEntry, Job, User
+from scheduler.store.finding import among
+
+JOBS_NAMED = 20
+"""Of many jobs in one entry, how many the log names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +49,35 @@ def record(
         )
     )
     session.flush()
+
+
+def record_about_jobs(
+    session: Session,
+    by: Actor,
+    action: str,
+    jobs: Sequence[int],
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Write down what *by* does to many jobs, an entry for each owner but themselves."""
+    named = (
+        select(User.username, Job.job_id)
+        .join(User, User.id == Job.owner_id)
+        .where(among(Job.id, jobs), User.id != by.id)
+        .order_by(User.username, Job.id)
+    )
+    for owner, rows in groupby(session.execute(named), key=lambda row: row.username):
+        record_together(session, by, action, owner, [row.job_id for row in rows], detail)
+
+
+def record_together(
+    session: Session,
+    by: Actor,
+    action: str,
+    owner: str,
+    job_ids: Sequence[str],
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Write down what *by* does to some jobs of one owner, in one entry."""
+    target = f"jobs/{owner}/{job_ids[0]}" if len(job_ids) == 1 else f"jobs/{owner}"
+    told = {"count": len(job_ids), "job_ids": list(job_ids[:JOBS_NAMED]), **(detail or {})}
+    record(session, by, action, target, told)

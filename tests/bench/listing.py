@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from scheduler.database import make_engine, open_redis
 from scheduler.models import Job, User
 from scheduler.states import FINISHED, PENDING, JobStatus
+from scheduler.store.finding import Filter
 from tests.conftest import make_settings
 from tests.factories import NOON, make_type
 from tests.services import Services
 from webapp import queries
-from webapp.queries import Filter
 
 PAGE = 50
 GOAL_MS = 50

@@ -26,6 +26,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from scheduler.job_request import JobRequest
 from webapp.schemas import (
     BatchRequest,
+    BulkRequest,
     DeadLettersRequest,
     DeadLettersRetry,
     TokenRequest,
@@ -111,6 +112,7 @@ JOBS = PAGE | {
 ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "POST /jobs": (NOTHING, JobRequest),
     "POST /jobs/batch": (NOTHING, BatchRequest),
+    "POST /jobs/bulk": (NOTHING, BulkRequest),
     "GET /jobs": (JOBS, None),
     "GET /jobs/stream": (OWNER, None),
     "POST /jobs/next": (NOTHING, Next),

@@ -211,6 +211,18 @@ def test_dead_letters_run_again_with_another_payload(client: Any) -> None:
     assert list(client.dead_letters(fingerprint=group.fingerprint)) == []
 
 
+def test_many_jobs_are_cancelled_by_a_job(client: Any) -> None:
+    tag = f"many-{secrets.token_hex(8)}"
+    later = (Submission("simulate", tags=[tag], delay_seconds=3600) for _ in range(3))
+    client.submit_many(later)
+
+    assert client.bulk("cancel", tag=tag, dry_run=True).count == 3
+    done = finished(client, client.job(client.bulk("cancel", tag=tag).job_id))
+
+    assert done.result == {"action": "cancel", "done": 3, "skipped": {}}
+    assert {one.status for one in client.jobs(tag=tag)} == {"cancelled"}
+
+
 def test_a_job_is_waited_for(client: Any) -> None:
     job = client.submit("simulate", {"duration_seconds": 0.2, "result": 1})
 

@@ -319,6 +319,54 @@ def test_service_figures_are_read(client: Any, double: Double) -> None:
     assert [one.name for one in client.types()] == ["simulate"]
 
 
+# Many jobs at a time
+
+
+def test_many_jobs_are_counted_and_dealt_with(client: Any, double: Double) -> None:
+    told = {"action": "tag", "dry_run": True, "count": 2, "more": True, "not_found": 0}
+    double.on(
+        "POST",
+        "/jobs/bulk",
+        Reply(200, told | {"job_id": None}),
+        Reply(202, told | {"dry_run": False, "job_id": "job_1"}),
+        Reply(202, told | {"dry_run": False, "job_id": "job_2"}),
+    )
+    when = datetime(2026, 3, 1, tzinfo=UTC)
+
+    counted = client.bulk("cancel", tag=["a", "b"], created_before=when, dry_run=True)
+    named = client.bulk("prioritise", "a", "b", owner="ann", set_priority="high")
+    tagged = client.bulk("tag", status="ready", add_tags=["x"])
+
+    assert (counted.count, counted.more, counted.job_id) == (2, True, None)
+    assert (named.job_id, tagged.job_id) == ("job_1", "job_2")
+    assert double.bodies("POST", "/jobs/bulk") == [
+        {
+            "action": "cancel",
+            "filter": {"tag": ["a", "b"], "created_before": when.isoformat()},
+            "dry_run": True,
+        },
+        {
+            "action": "prioritise",
+            "job_ids": ["a", "b"],
+            "owner": "ann",
+            "priority": "high",
+            "dry_run": False,
+        },
+        {"action": "tag", "filter": {"status": "ready"}, "add_tags": ["x"], "dry_run": False},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("job_ids", "wanted", "says"),
+    [([], {}, "say which"), (["a"], {"type": "simulate"}, "not both")],
+)
+def test_nobody_means_many_jobs_by_saying_nothing_or_two_things(
+    client: Any, job_ids: list[str], wanted: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        client.bulk("cancel", *job_ids, **wanted)
+
+
 # Dead letters
 
 

@@ -17,6 +17,7 @@ READ = {
     models.Attempt: schemas.AttemptAnswer,
     models.DeadLetter: schemas.DeadLetter,
     models.DeadLetterGroup: schemas.DeadLetterGroup,
+    models.Bulk: schemas.BulkAnswer,
     models.JobType: schemas.TypeAnswer,
     models.Worker: schemas.WorkerAnswer,
     models.Offer: schemas.Offer,

@@ -65,7 +65,7 @@ def desk(home_settings: Settings) -> Desk:
 
 def test_the_ready_kinds_are_there_and_take_a_duration() -> None:
     assert {kind.name for kind in CATALOGUE} >= READY
-    assert set(kinds.__all__) == {"data", "http_request", "mail", "reports", "simulate"}
+    assert set(kinds.__all__) == {"bulk", "data", "http_request", "mail", "reports", "simulate"}
     for name in READY:
         kind = CATALOGUE.get(name)
         assert kind is not None

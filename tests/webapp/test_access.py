@@ -74,6 +74,7 @@ SCHEDULE = {"name": "new-{asker}", "cron": "30 2 * * *", "template": {"type": "s
 SIMULATE = {"type": "simulate"}
 USER = {"username": "new-{asker}", "password": "long enough"}
 TOKEN = {"name": "x", "scopes": ["read"]}
+BULK = {"action": "cancel", "filter": {}}
 LETTERS = {"job_ids": [f"{MARK}-{{asker}}-failed"]}
 
 # Routes of the contract are asked with a token.
@@ -86,6 +87,7 @@ ROUTES = (
     Row("GET", "/jobs", SIGNED_IN, READERS),
     Row("POST", "/jobs", (401, 403, 201, 201, 201, 201, 403), body=SIMULATE),
     Row("POST", "/jobs/batch", (401, 403, 201, 201, 201, 201, 403), body={"jobs": [SIMULATE]}),
+    Row("POST", "/jobs/bulk", (401, 403, 200, 200, 200, 200, 403), body=BULK | {"dry_run": True}),
     Row("GET", JOB_RULE, ONE_JOB, READERS),
     Row("GET", f"{JOB_RULE}/logs", ONE_JOB, READERS),
     Row(

@@ -25,6 +25,7 @@ from tests.factories import (
     make_group,
     make_job,
     make_schedule,
+    make_type,
     make_user,
     make_worker,
 )
@@ -98,6 +99,9 @@ CHANGES = (
     Change("POST", "/types/<name>/resume", "types.resume", "types/x", "/types/x/resume"),
     Change("POST", "/jobs", "jobs.submit", "jobs/ann/new", "/jobs", ANNS),
     Change("POST", "/jobs/batch", "jobs.submit", "jobs/ann/new", "/jobs/batch", {"jobs": [ANNS]}),
+    Change(
+        "POST", "/jobs/bulk", "jobs.bulk", "jobs", "/jobs/bulk", {"action": "cancel", "filter": {}}
+    ),
     Change("PATCH", JOB_RULE, "jobs.change", "jobs/ann/it", "/jobs/it", {"priority": "low"}),
     Change("PATCH", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel"),
     Change("POST", f"{JOB_RULE}/cancel", "jobs.cancel", "jobs/ann/it", "/jobs/it/cancel", form={}),
@@ -172,6 +176,7 @@ def _named(change: Change) -> str:
 def scene(store: Session) -> None:
     ann = make_user(store, "ann")
     make_group(store)
+    make_type(store, "bulk")
     make_worker(store, processes_limit=4)
     _make_jobs(store, ann)
 
@@ -352,7 +357,8 @@ def test_a_change_that_cannot_be_written_down_is_not_made(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(audit, "record", fail)
+    for module in (audit, written):
+        monkeypatch.setattr(module, "record", fail)
 
     assert _make(change, boss) == 500
     assert _jobs(store) == before
@@ -479,13 +485,13 @@ def test_of_the_policy_it_is_told_what_differs(person: MakePerson, store: Sessio
 
 def test_of_many_jobs_some_are_named(scene: None, person: MakePerson, store: Session) -> None:
     olga = person("olga", Role.OPERATOR)
-    jobs = [ANNS | {"job_id": f"n{number}"} for number in range(audit.JOBS_NAMED + 5)]
+    jobs = [ANNS | {"job_id": f"n{number}"} for number in range(written.JOBS_NAMED + 5)]
 
     olga.post("/jobs/batch", {"jobs": [*jobs, {"type": "simulate"}]})
 
     (entry,) = _log(store)
-    assert (entry.target, entry.detail["count"]) == ("jobs/ann", audit.JOBS_NAMED + 5)
-    assert entry.detail["job_ids"] == [f"n{number}" for number in range(audit.JOBS_NAMED)]
+    assert (entry.target, entry.detail["count"]) == ("jobs/ann", written.JOBS_NAMED + 5)
+    assert entry.detail["job_ids"] == [f"n{number}" for number in range(written.JOBS_NAMED)]
 
 
 @pytest.mark.parametrize("act", ["retry", "discard"])
@@ -493,7 +499,7 @@ def test_of_dead_letters_each_owner_has_an_entry_but_the_one_who_deals_with_them
     person: MakePerson, store: Session, act: str
 ) -> None:
     olga = person("olga", Role.OPERATOR)
-    counts = {"ann": audit.JOBS_NAMED + 5, "bob": 1}
+    counts = {"ann": written.JOBS_NAMED + 5, "bob": 1}
     for name, count in counts.items():
         owner = make_user(store, name)
         for number in range(count):
@@ -506,7 +512,7 @@ def test_of_dead_letters_each_owner_has_an_entry_but_the_one_who_deals_with_them
     ann, bob = _log(store)
     assert (ann.target, bob.target) == ("jobs/ann", "jobs/bob/n0")
     assert [entry.detail["count"] for entry in (ann, bob)] == list(counts.values())
-    assert ann.detail["job_ids"] == [f"n{number}" for number in range(audit.JOBS_NAMED)]
+    assert ann.detail["job_ids"] == [f"n{number}" for number in range(written.JOBS_NAMED)]
 
 
 @pytest.mark.parametrize("by_form", [False, True])

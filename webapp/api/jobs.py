@@ -14,7 +14,7 @@ from scheduler.states import JobStatus, Role, Scope, is_final
 from scheduler.store.cancellation import cancel
 from scheduler.store.changing import Change, change
 from scheduler.store.revival import run_again
-from webapp import access, audit, exports, queries, serialise
+from webapp import access, audit, bulk, exports, queries, serialise
 from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import FieldError, Problem, prefers_html
@@ -23,6 +23,8 @@ from webapp.schemas import (
     AttemptList,
     BatchAnswer,
     BatchRequest,
+    BulkAnswer,
+    BulkRequest,
     EventList,
     Graph,
     JobAnswer,
@@ -103,6 +105,47 @@ def submit_batch(body: BatchRequest) -> Response:
     }
     finish(intake.moves)
     return answer(answered, 201 if intake.created else 200)
+
+
+@bp.route_of(
+    "POST",
+    "/jobs/bulk",
+    summary="Cancel, retry, prioritise or tag many jobs",
+    scope=Scope.SUBMIT,
+    role=Role.USER,
+    body=BulkRequest,
+    answers={200: BulkAnswer, 202: BulkAnswer},
+    refuses=("unknown_owner", "ambiguous_job_id", "backlog_full", "unavailable"),
+    body_limit=BATCH_BODY_LIMIT,
+    audits="jobs.bulk",
+)
+def change_many(body: BulkRequest) -> Response:
+    """Up to 10,000 named jobs, or all that match a filter and take the action now.
+
+    `cancel` takes unfinished jobs, `retry` failed and cancelled ones, `prioritise` and `tag` those
+    that wait. A dry run answers 200 with how many these are. Otherwise a job of the type `bulk`
+    does it in the background, as the single calls do, with the rights you have then: 202, and
+    `job_id` to follow. Jobs that are made later are left alone; jobs that have moved on, and ids
+    that name none, are counted as skipped.
+    """
+    account = access.require()
+    chosen = bulk.choose(account, body)
+    moves = [] if body.dry_run else bulk.accept(account, body, chosen)
+    response = answer(
+        {
+            "action": body.action,
+            "dry_run": body.dry_run,
+            "count": chosen.count.count,
+            "more": chosen.count.more,
+            "not_found": chosen.not_found,
+            "job_id": moves[0].job_id if moves else None,
+        },
+        202 if moves else 200,
+    )
+    if moves:
+        response.headers["Location"] = url_for("api_jobs.read_job", job_id=moves[0].job_id)
+        finish(moves)
+    return response
 
 
 @bp.route_of(

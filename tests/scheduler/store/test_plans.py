@@ -24,6 +24,7 @@ from scheduler.store import (
     admission,
     callbacks,
     dependencies,
+    finding,
     picture,
     recovery,
     retention,
@@ -471,6 +472,27 @@ def test_the_planner_tells_few_from_many(
     finder = queries.finder_of(filled.session, queries.Filter(**filters))
 
     assert (finder.found is not None) is are_few
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_stretch_of_a_walk_reads_the_jobs_it_looks_at_only(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, *, owned: bool
+) -> None:
+    monkeypatch.setattr(finding, "STRETCH", 50)
+    within = finding.Range(filled.owner if owned else None, filled.jobs[S.READY][0], 10**9)
+    wanted = finding.Filter(statuses={S.READY, S.FAILED}, tags=["tag7"])
+
+    steps = _statements(filled, lambda f: [next(finding.walk(f.session, within, wanted))])
+
+    ((statement, parameters),) = steps
+    explained = filled.session.connection().exec_driver_sql(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
+    )
+    plan = explained.scalar_one()[0]["Plan"]
+    scans = [scan for scan in _index_scans(plan) if scan["Relation Name"] == "jobs"]
+    assert plan["Actual Rows"] == 50
+    assert len(scans) == 3
+    assert max(scan["Actual Rows"] * scan["Actual Loops"] for scan in scans) <= 50
 
 
 @pytest.mark.parametrize("who", ["own", "everybody's"])
