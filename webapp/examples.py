@@ -41,6 +41,8 @@ EXAMPLES: Mapping[type[BaseModel], Mapping[str, Any]] = MappingProxyType(
     {
         JobRequest: _JOB,
         schemas.BatchRequest: {"jobs": _CHAIN},
+        schemas.JobPatch: {"priority": "high", "resource_requirements": {"memory_mb": 128}},
+        schemas.BulkRequest: {"action": "cancel", "filter": {"tag": "weekly"}, "dry_run": True},
         schemas.DeadLettersRetry: {"job_ids": ["report-7"], "payload": {"seconds": 1}},
         schemas.DeadLettersRequest: {"filter": {"type": "simulate", "q": "timed out"}},
         schemas.NextRequest: {"worker": "scanner-1", "lease_seconds": 30, "wait_seconds": 20},

@@ -232,7 +232,9 @@ def test_every_transaction_of_a_session_is_told_once(shop: Engine, listener: Lis
     assert listener.told_of() == ["first", "second"]
 
 
-@pytest.mark.parametrize("redis_url", ["", f"redis://127.0.0.1:{free_port()}/0"])
+@pytest.mark.parametrize(
+    "redis_url", ["", f"redis://127.0.0.1:{free_port()}/0"], ids=["unknown", "away"]
+)
 def test_a_broker_that_is_away_or_unknown_stops_no_commit(
     shop: Engine, monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:

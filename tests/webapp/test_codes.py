@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from scheduler.settings import Settings
 from scheduler.states import JobStatus, Role, Scope
-from tests.factories import make_job, make_schedule
+from tests.factories import make_job, make_schedule, make_worker
 from tests.webapp.conftest import MakeApp, MakePerson, Person
 from tests.webapp.test_pull import claimed
 from webapp import queries, schedules
@@ -115,6 +115,24 @@ def _not_cancellable(there: Scene) -> TestResponse:
     ann = there.person("ann")
     there.job(ann, S.COMPLETED)
     return ann.patch("/jobs/it/cancel")
+
+
+def _not_changeable(scene: Scene) -> TestResponse:
+    ann = scene.person("ann")
+    scene.job(ann, S.RUNNING)
+    return ann.patch("/jobs/it", {"priority": "high"})
+
+
+def _worker_gone(scene: Scene) -> TestResponse:
+    make_worker(scene.store, state="stopped")
+    scene.store.commit()
+    return scene.person("olga", Role.OPERATOR).post("/workers/worker1@test/drain")
+
+
+def _beyond_bounds(scene: Scene) -> TestResponse:
+    make_worker(scene.store)
+    scene.store.commit()
+    return scene.person("olga", Role.OPERATOR).post("/workers/worker1@test/grow?processes=1000")
 
 
 def _lease_lost(there: Scene) -> TestResponse:
@@ -248,6 +266,9 @@ REFUSALS: dict[str, Ask] = {
     "ambiguous_name": _ambiguous_name,
     "job_id_conflict": _job_id_conflict,
     "not_cancellable": _not_cancellable,
+    "not_changeable": _not_changeable,
+    "worker_gone": _worker_gone,
+    "beyond_bounds": _beyond_bounds,
     "lease_lost": _lease_lost,
     "not_running": _not_running,
     "not_retryable": _not_retryable,

@@ -273,9 +273,6 @@ CALLS = (
     Call("GET", "/readyz", OPEN, 503, {"ready", "checks"}),
     Call("GET", "/openapi.json", OPEN, 200, {"openapi", "paths", "components"}),
     Call("GET", "/docs", OPEN, 200, media="text/html", accept="text/html"),
-)
-
-NOT_BUILT_YET = (
     Call("PATCH", "/jobs/{job_id}", Role.USER, 200, JOB, body={"priority": "high"}, job="ready"),
     Call(
         "GET",
@@ -300,7 +297,6 @@ NOT_BUILT_YET = (
     Call("POST", "/workers/{worker}/grow", Role.OPERATOR, 200),
     Call("POST", "/workers/{worker}/shrink", Role.OPERATOR, 200),
 )
-"""Calls of the contract that are to become CALLS, each together with what it does."""
 
 
 Scene = Callable[[Role | None], Person]
@@ -313,7 +309,7 @@ def scene(app: Flask, store: Session, person: MakePerson) -> Scene:
 
     def make(role: Role | None) -> Person:
         group = make_group(store)
-        make_worker(store)
+        make_worker(store, processes_limit=2)
         make_user(store, group.name)
         caller = person("caller", role or Role.VIEWER)
         for status in S:
@@ -358,14 +354,6 @@ def test_every_call_is_in_the_document(document: dict[str, Any]) -> None:
     }
 
     assert {(call.method, shape(call.path)) for call in CALLS} <= told
-
-
-def test_calls_that_are_not_built_yet_move_up_when_they_are(document: dict[str, Any]) -> None:
-    told = {
-        (method.upper(), shape(path)) for path, ms in document["paths"].items() for method in ms
-    }
-
-    assert not {(call.method, shape(call.path)) for call in NOT_BUILT_YET} & told
 
 
 def test_a_job_that_is_handed_out_comes_with_its_lease(
