@@ -23,6 +23,9 @@ from tests.conftest import make_settings
 from tests.services import Services, eventually
 from tests.tasks.conftest import Jobs, Wanted
 
+_DRAINS = "] drain"
+"""What the worker says when it takes no more work."""
+
 
 class Works:
     """A worker on a database of its own. One at a time: they would take each other's messages."""
@@ -80,7 +83,10 @@ class Works:
     def drain(self) -> None:
         """Want the worker to take no new work, and wait until it does not."""
         eventually(self.is_listening, saying=self.log)
+        drained = self.log().count(_DRAINS)
         self.jobs.run(lambda session: fleet.drain(session, self.name()))
+        eventually(lambda: self.log().count(_DRAINS) > drained, saying=self.log)
+        # Before, there may be a moment between two waits; from now on there is no other wait.
         eventually(lambda: not self.is_listening(), saying=self.log)
 
     def resume(self) -> None:
