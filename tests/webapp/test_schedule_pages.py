@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.models import Job, Schedule
 from scheduler.states import CatchUp, JobStatus, Overlap, Role
-from tests.factories import NOON, make_job, make_schedule
+from tests.factories import NOON, make_job, make_schedule, make_type
 from tests.webapp.conftest import MakePerson, Person
 from tests.webapp.test_pages import EVIL, Reader, page_of, send, words_of
 from webapp import schedules
@@ -152,6 +152,14 @@ def test_a_viewer_reads_and_finds_no_buttons(signed_in: MakePerson, store: Sessi
 
 
 # Making and changing
+
+
+def test_the_form_starts_with_a_job_that_can_be_made(ann: Person, store: Session) -> None:
+    make_type(store, "a first", payload_schema={"type": "object", "required": ["action"]})
+    make_type(store, "b second", payload_schema={"type": "object"})
+    store.commit()
+
+    assert "&#34;type&#34;: &#34;b second&#34;" in page_of(ann, "/new-schedule")
 
 
 def test_a_schedule_is_made_by_form(ann: Person, store: Session) -> None:

@@ -65,10 +65,14 @@ def schedule_page(schedule: Schedule, form: ScheduleForm | None = None) -> Respo
 @bp.get("/new-schedule")
 @frame.page
 def new() -> ResponseReturnValue:
-    """Show the form of a new schedule, filled for the first type of jobs there is."""
+    """Show the form of a new schedule, filled with a job that can be made as it stands."""
     access.require(role=Role.USER)
-    known = [kind.name for kind in queries.job_types(db.session())]
-    return _new_page(ScheduleForm.empty(known[0] if known else ""))
+    asks_nothing = (
+        kind.name
+        for kind in queries.job_types(db.session())
+        if not (kind.payload_schema or {}).get("required")
+    )
+    return _new_page(ScheduleForm.empty(next(asks_nothing, "")))
 
 
 @bp.post("/new-schedule")
