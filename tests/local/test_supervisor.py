@@ -235,7 +235,8 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_kills_what_takes_its_time(first: signal.Signals) -> None:
-    with supervising(SUPERVISOR) as process:
+    # The tests themselves may run under nohup.
+    with supervising(SUPERVISOR, "env", "--default-signal=HUP") as process:
         wait_for(process, "up")
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
