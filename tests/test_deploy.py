@@ -9,7 +9,7 @@ from local.programs import ROOT
 from scheduler.settings import VARIABLES
 from tests.compose import ANSWERS, SERVICES, filled_in
 from webapp.api.jobs import BATCH_BODY_LIMIT
-from webapp.schemas import WAIT_LIMIT
+from webapp.schemas.streams import WAIT_LIMIT
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())

@@ -21,7 +21,7 @@ from webapp import access, queries
 from webapp.access import Account
 from webapp.errors import RETRY_SOON, FieldError, Problem
 from webapp.extensions import db
-from webapp.schemas import BulkFilter, BulkRequest
+from webapp.schemas.bulk import BulkFilter, BulkRequest
 
 _LEVEL = DEFAULT_LEVEL[JobClass.CRITICAL]
 """Who wants a thousand jobs cancelled does not want to wait behind them."""

@@ -21,7 +21,7 @@ from webapp import access, audit, dead_letters, queries
 from webapp.access import Account
 from webapp.errors import RETRY_SOON, FieldError, Problem, is_outage
 from webapp.extensions import db
-from webapp.schemas import DeadLettersFilter, DeadLettersQuery, DeadLettersRequest
+from webapp.schemas.dead_letters import DeadLettersFilter, DeadLettersQuery, DeadLettersRequest
 from webapp.submitting import finish
 
 LIMIT = 10_000

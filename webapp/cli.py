@@ -22,7 +22,8 @@ from webapp import access, accounts, demo, queries
 from webapp.api.tokens import add_token
 from webapp.errors import Problem
 from webapp.extensions import db
-from webapp.schemas import PASSWORD_MIN, TokenRequest
+from webapp.schemas.people import PASSWORD_MIN
+from webapp.schemas.tokens import TokenRequest
 from webapp.services import services
 
 _ROLES = click.Choice([str(role) for role in Role])

@@ -21,7 +21,7 @@ from webapp import access
 from webapp.bodies import parse_body, parse_query
 from webapp.errors import Problem
 from webapp.extensions import csrf
-from webapp.schemas import Query
+from webapp.schemas.groundwork import Query
 
 View = Callable[..., ResponseReturnValue]
 

@@ -8,7 +8,17 @@ from pydantic import BaseModel
 
 from scheduler.job_request import JobRequest
 from scheduler.states import JobStatus
-from webapp import schemas
+from webapp.schemas import (
+    bulk,
+    dead_letters,
+    jobs,
+    people,
+    policy,
+    pull,
+    schedules,
+    simplequeue,
+    tokens,
+)
 
 _JOB = {
     "type": "simulate",
@@ -40,45 +50,49 @@ _POLICY = {
 EXAMPLES: Mapping[type[BaseModel], Mapping[str, Any]] = MappingProxyType(
     {
         JobRequest: _JOB,
-        schemas.BatchRequest: {"jobs": _CHAIN},
-        schemas.JobPatch: {"priority": "high", "resource_requirements": {"memory_mb": 128}},
-        schemas.BulkRequest: {"action": "cancel", "filter": {"tag": "weekly"}, "dry_run": True},
-        schemas.DeadLettersRetry: {"job_ids": ["report-7"], "payload": {"seconds": 1}},
-        schemas.DeadLettersRequest: {"filter": {"type": "simulate", "q": "timed out"}},
-        schemas.NextRequest: {"worker": "scanner-1", "lease_seconds": 30, "wait_seconds": 20},
-        schemas.HeartbeatRequest: {
+        jobs.BatchRequest: {"jobs": _CHAIN},
+        jobs.JobPatch: {"priority": "high", "resource_requirements": {"memory_mb": 128}},
+        bulk.BulkRequest: {"action": "cancel", "filter": {"tag": "weekly"}, "dry_run": True},
+        dead_letters.DeadLettersRetry: {"job_ids": ["report-7"], "payload": {"seconds": 1}},
+        dead_letters.DeadLettersRequest: {"filter": {"type": "simulate", "q": "timed out"}},
+        pull.NextRequest: {"worker": "scanner-1", "lease_seconds": 30, "wait_seconds": 20},
+        pull.HeartbeatRequest: {
             "lease": "the lease that came with the job",
             "progress": {"fraction": 0.5, "message": "page 3 of 6"},
             "logs": ["read page 3"],
         },
-        schemas.CompleteRequest: {
+        pull.CompleteRequest: {
             "lease": "the lease that came with the job",
             "status": JobStatus.COMPLETED,
             "result": {"pages": 6},
         },
-        schemas.SimpleSubmission: {"jobId": "scan-1", "description": "Scan", "data": {"pages": 6}},
-        schemas.SimpleCompletion: {"jobId": "scan-1", "status": "succeeded"},
-        schemas.ScheduleRequest: {
+        simplequeue.SimpleSubmission: {
+            "jobId": "scan-1",
+            "description": "Scan",
+            "data": {"pages": 6},
+        },
+        simplequeue.SimpleCompletion: {"jobId": "scan-1", "status": "succeeded"},
+        schedules.ScheduleRequest: {
             "name": "nightly",
             "cron": "30 2 * * *",
             "timezone": "Europe/Berlin",
             "overlap": "skip",
             "template": {"type": "simulate"},
         },
-        schemas.SchedulePatch: {"cron": "0 4 * * MON-FRI", "paused": False},
-        schemas.TokenRequest: {"name": "laptop", "scopes": ["read", "submit"]},
-        schemas.UserRequest: {
+        schedules.SchedulePatch: {"cron": "0 4 * * MON-FRI", "paused": False},
+        tokens.TokenRequest: {"name": "laptop", "scopes": ["read", "submit"]},
+        people.UserRequest: {
             "username": "grace",
             "password": "a long pass phrase",
             "role": "user",
             "weight": 2,
             "caps": _CAPS,
         },
-        schemas.UserPatch: {"weight": 1.5, "caps": {"running_jobs": 8}},
-        schemas.GroupRequest: {"name": "physics", "weight": 3, "caps": _CAPS},
-        schemas.GroupPatch: {"caps": {"backlog": None}},
-        schemas.PolicyRequest: {"version": 1, **_POLICY},
-        schemas.PolicyDraft: _POLICY,
+        people.UserPatch: {"weight": 1.5, "caps": {"running_jobs": 8}},
+        people.GroupRequest: {"name": "physics", "weight": 3, "caps": _CAPS},
+        people.GroupPatch: {"caps": {"backlog": None}},
+        policy.PolicyRequest: {"version": 1, **_POLICY},
+        policy.PolicyDraft: _POLICY,
     }
 )
 """By what the route takes."""

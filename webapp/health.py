@@ -16,7 +16,7 @@ from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import RETRY_SOON
 from webapp.extensions import db
-from webapp.schemas import Health, Readiness
+from webapp.schemas.health import Health, Readiness
 from webapp.services import services
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations" / "versions"

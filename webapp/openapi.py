@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from webapp.endpoints import OVERSEERS, Endpoint
 from webapp.errors import CODES, MEDIA_TYPE, type_of
 from webapp.examples import EXAMPLES
-from webapp.schemas import ProblemDetails
+from webapp.schemas.errors import ProblemDetails
 
 _JSON = "application/json"
 _REFERENCE = "#/components/schemas/{model}"

@@ -13,7 +13,7 @@ from scheduler.store.preview import Scene, read_scene, starts_under
 from webapp.answers import utc
 from webapp.errors import FieldError, Problem
 from webapp.queries import read_cursor, write_cursor
-from webapp.schemas import PolicyParts, PolicyRule
+from webapp.schemas.policy import PolicyParts, PolicyRule
 
 PREVIEWED_STARTS = 50
 

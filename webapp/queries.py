@@ -63,7 +63,8 @@ from scheduler.store import fleet
 from scheduler.store.finding import Filter, among, has, in_statuses, other_conditions
 from webapp.errors import FieldError, Problem
 from webapp.places import far_back
-from webapp.schemas import BulkFilter, JobsQuery
+from webapp.schemas.bulk import BulkFilter
+from webapp.schemas.listing import JobsQuery
 
 SCAN_LIMIT = 5_000
 """Jobs that one page looks at."""

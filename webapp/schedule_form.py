@@ -13,7 +13,7 @@ from webapp import presentation
 from webapp.answers import json_body
 from webapp.bodies import parse_body
 from webapp.errors import FieldError, Problem
-from webapp.schemas import SchedulePatch, ScheduleRequest
+from webapp.schemas.schedules import SchedulePatch, ScheduleRequest
 
 _PLAIN = ("name", "cron", "timezone", "overlap", "catch_up")
 _CONTROLS = (*_PLAIN, "every_seconds", "template")

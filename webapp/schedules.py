@@ -18,7 +18,7 @@ from webapp import audit
 from webapp.access import Account
 from webapp.answers import utc
 from webapp.errors import FieldError, Problem
-from webapp.schemas import SchedulePatch, ScheduleRequest
+from webapp.schemas.schedules import SchedulePatch, ScheduleRequest
 from webapp.submitting import check_callback, owner_for
 
 LIMIT = 1_000

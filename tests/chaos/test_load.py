@@ -17,7 +17,7 @@ from tasks.context import Context, Notebook
 from tests.chaos.errand import TYPE, Errand, ErrandFailed, errand
 from tests.chaos.load import OWNERS, Answers, Load, Order, orders
 from tests.tasks.conftest import make_claim
-from webapp.schemas import BatchRequest
+from webapp.schemas.jobs import BatchRequest
 
 TOKENS = {owner: f"token of {owner}" for owner in OWNERS}
 Asked = list[tuple[str, str, Any]]

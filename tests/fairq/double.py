@@ -24,13 +24,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from scheduler.job_request import JobRequest
-from webapp.schemas import (
-    BatchRequest,
-    BulkRequest,
-    DeadLettersRequest,
-    DeadLettersRetry,
-    TokenRequest,
-)
+from webapp.schemas.bulk import BulkRequest
+from webapp.schemas.dead_letters import DeadLettersRequest, DeadLettersRetry
+from webapp.schemas.jobs import BatchRequest
+from webapp.schemas.tokens import TokenRequest
 
 NOON = "2026-03-01T12:00:00Z"
 

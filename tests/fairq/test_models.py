@@ -5,25 +5,25 @@ from pydantic import ValidationError
 
 from fairq import Job, models
 from scheduler.states import FINISHED, Condition, JobStatus
-from webapp import schemas
+from webapp.schemas import bulk, dead_letters, fleet, history, jobs, people
 
 JOB = {"job_id": "a", "type": "simulate", "status": "ready", "owner": "ann"}
 
 READ = {
-    models.Job: schemas.JobAnswer,
-    models.Waiting: schemas.Waiting,
-    models.EstimatedStart: schemas.EstimatedStart,
-    models.LogLine: schemas.LogLine,
-    models.Attempt: schemas.AttemptAnswer,
-    models.DeadLetter: schemas.DeadLetter,
-    models.DeadLetterGroup: schemas.DeadLetterGroup,
-    models.Bulk: schemas.BulkAnswer,
-    models.JobType: schemas.TypeAnswer,
-    models.Worker: schemas.WorkerAnswer,
-    models.Offer: schemas.Offer,
-    models.Stats: schemas.Stats,
-    models.Spread: schemas.Spread,
-    models.Account: schemas.Me,
+    models.Job: jobs.JobAnswer,
+    models.Waiting: jobs.Waiting,
+    models.EstimatedStart: jobs.EstimatedStart,
+    models.LogLine: history.LogLine,
+    models.Attempt: history.AttemptAnswer,
+    models.DeadLetter: dead_letters.DeadLetter,
+    models.DeadLetterGroup: dead_letters.DeadLetterGroup,
+    models.Bulk: bulk.BulkAnswer,
+    models.JobType: fleet.TypeAnswer,
+    models.Worker: fleet.WorkerAnswer,
+    models.Offer: fleet.Offer,
+    models.Stats: fleet.Stats,
+    models.Spread: fleet.Spread,
+    models.Account: people.Me,
 }
 
 
@@ -33,7 +33,7 @@ def test_nothing_is_read_that_the_server_does_not_tell(model: type[models.Answer
 
 
 def test_a_job_is_read_in_full() -> None:
-    assert set(models.Job.model_fields) == set(schemas.JobAnswer.model_fields)
+    assert set(models.Job.model_fields) == set(jobs.JobAnswer.model_fields)
 
 
 def test_statuses_are_those_of_the_server() -> None:

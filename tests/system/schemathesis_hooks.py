@@ -5,7 +5,7 @@ from typing import Any
 import schemathesis
 
 from tests.services import ADMIN
-from webapp.schemas import WAIT_LIMIT
+from webapp.schemas.streams import WAIT_LIMIT
 
 USER = "ann"
 """Who asks beside the administrator."""

@@ -17,7 +17,7 @@ from tests.webapp.conftest import MakeApp, MakePerson, Person
 from tests.webapp.test_pages import page_of, words_of
 from webapp import askers
 from webapp.askers import LATELY, Asker
-from webapp.schemas import WorkerList
+from webapp.schemas.fleet import WorkerList
 
 SECOND = timedelta(seconds=1)
 

@@ -33,7 +33,7 @@ from tests.webapp.conftest import PASSWORD, MakeApp, MakePerson, Person, Run
 from webapp import audit
 from webapp.cli import tokens, users
 from webapp.endpoints import NOTHING, OVERSEERS, Resource, endpoints_of
-from webapp.schemas import AuditList
+from webapp.schemas.audit import AuditList
 
 JOB_RULE = "/jobs/<job_id:job_id>"
 SCHEDULE_RULE = "/schedules/<job_id:name>"

@@ -15,7 +15,7 @@ from tasks.catalogue import CATALOGUE
 from tasks.kinds.bulk import Bulk
 from tests.factories import make_job, make_type
 from tests.webapp.conftest import MakePerson, Person
-from webapp.schemas import BulkAnswer
+from webapp.schemas.bulk import BulkAnswer
 
 S = JobStatus
 

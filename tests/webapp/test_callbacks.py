@@ -15,7 +15,7 @@ from scheduler.states import JobStatus, Role, Scope
 from scheduler.store import callbacks
 from tests.factories import MINUTE, NOON, make_callback, make_delivery, make_job
 from tests.webapp.conftest import MakeApp, MakePerson, Person
-from webapp.schemas import CallbackAnswer, CallbackList, CallbackSecret
+from webapp.schemas.callbacks import CallbackAnswer, CallbackList, CallbackSecret
 
 URL = "https://example.org/done"
 

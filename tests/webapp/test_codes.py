@@ -18,7 +18,7 @@ from tests.webapp.test_pull import claimed
 from webapp import queries, schedules
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.openapi import path_of
-from webapp.schemas import ProblemDetails
+from webapp.schemas.errors import ProblemDetails
 
 S = JobStatus
 SIMULATE = {"type": "simulate"}

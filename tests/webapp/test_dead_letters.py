@@ -21,7 +21,8 @@ from scheduler.store.moves import Move
 from tests.factories import NOON, make_dependency, make_event, make_job, make_type
 from tests.webapp.conftest import MakePerson, Person
 from webapp import clearing, dead_letters
-from webapp.schemas import DeadLetterGroups, DeadLetterList, JobAnswer
+from webapp.schemas.dead_letters import DeadLetterGroups, DeadLetterList
+from webapp.schemas.jobs import JobAnswer
 from webapp.views import reads
 
 S = JobStatus

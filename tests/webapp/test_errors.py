@@ -16,7 +16,7 @@ from tests.services import Services
 from tests.webapp.conftest import MakeApp, MakePerson
 from webapp import queries
 from webapp.errors import CODES, MEDIA_TYPE
-from webapp.schemas import ProblemDetails
+from webapp.schemas.errors import ProblemDetails
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 

@@ -14,7 +14,7 @@ from scheduler.states import JobStatus, Role
 from tests.factories import make_job
 from tests.webapp.conftest import MakePerson, Person
 from webapp import exports, queries
-from webapp.schemas import JobAnswer
+from webapp.schemas.jobs import JobAnswer
 
 S = JobStatus
 

@@ -7,7 +7,7 @@ from scheduler.policy.experience import Bounds, Case, Method, Score, Verdict
 from scheduler.states import JobClass
 from scheduler.store import estimates
 from tests.webapp.conftest import MakePerson
-from webapp.schemas import Stats
+from webapp.schemas.fleet import Stats
 
 SIMULATION, RATE = (Case(method, JobClass.NORMAL) for method in Method)
 

@@ -10,7 +10,7 @@ from scheduler.states import Condition, JobStatus, Role
 from tests.factories import make_dependency, make_job
 from tests.webapp.conftest import MakePerson, Person
 from webapp import workflows
-from webapp.schemas import Graph
+from webapp.schemas.workflows import Graph
 
 S = JobStatus
 

@@ -14,7 +14,7 @@ from tests.factories import make_worker
 from tests.services import Services
 from tests.webapp.conftest import MakeApp
 from webapp.health import newest_migration
-from webapp.schemas import Health, Readiness
+from webapp.schemas.health import Health, Readiness
 
 
 def lead(store: Session, *, seconds_ago: int = 0) -> None:

@@ -9,7 +9,7 @@ from scheduler.models import Job
 from scheduler.states import WAITING, Executor, JobStatus, Role, Scope
 from tests.factories import make_job, make_worker
 from tests.webapp.conftest import MakePerson, Person
-from webapp.schemas import JobAnswer
+from webapp.schemas.jobs import JobAnswer
 
 S = JobStatus
 LATE = "2200-01-01T00:00:00Z"

@@ -15,7 +15,7 @@ from scheduler.states import FINISHED, PENDING, JobClass, JobStatus, Role
 from tests.factories import NOON, make_dependency, make_job
 from tests.webapp.conftest import MakePerson, Person
 from webapp import queries
-from webapp.schemas import JobList
+from webapp.schemas.jobs import JobList
 
 
 def ids(person: Person, **query: Any) -> list[str]:

@@ -14,7 +14,8 @@ from scheduler.models import Active, Attempt, Job, JobEvent, JobLog
 from scheduler.states import CancelReason, Condition, JobStatus, Outcome, Role, is_final
 from tests.factories import NOON, make_dependency, make_job, make_worker
 from tests.webapp.conftest import MakePerson, Person
-from webapp.schemas import AttemptList, EventList, JobAnswer, LogList
+from webapp.schemas.history import AttemptList, EventList, LogList
+from webapp.schemas.jobs import JobAnswer
 
 HOUR = timedelta(hours=1)
 

@@ -13,7 +13,7 @@ from webapp.endpoints import Resource, endpoints_of
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.examples import EXAMPLES
 from webapp.openapi import codes_of, path_of
-from webapp.schemas import ProblemDetails
+from webapp.schemas.errors import ProblemDetails
 
 LOG_EVENTS = {"log": "LogLine", "end": "LogEnd", "resume": "StreamPlace"}
 MOVE_EVENTS = {

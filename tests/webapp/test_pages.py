@@ -20,7 +20,7 @@ from scheduler.states import CancelReason, Condition, JobStatus, Role
 from scheduler.store.received import beginning_of_slice
 from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
-from webapp.schemas import PAGE_DEFAULT
+from webapp.schemas.groundwork import PAGE_DEFAULT
 
 HTML = {"Accept": "text/html"}
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'

@@ -13,7 +13,7 @@ from scheduler.states import FeedKind, JobStatus, Role, Scope
 from tests.factories import make_group, make_job
 from tests.webapp.conftest import MakePerson, Person
 from webapp.passwords import verify_password
-from webapp.schemas import GroupAnswer, GroupList, Me, UserAnswer, UserList
+from webapp.schemas.people import GroupAnswer, GroupList, Me, UserAnswer, UserList
 
 NEW = {"username": "zoe", "password": "long enough"}
 

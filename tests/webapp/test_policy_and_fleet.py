@@ -17,16 +17,8 @@ from scheduler.states import JobClass, JobStatus, Role
 from tests.factories import NOON, WORKER, make_group, make_job, make_type, make_worker
 from tests.readme import snippets
 from tests.webapp.conftest import MakePerson, Person
-from webapp.schemas import (
-    PauseAnswer,
-    PolicyAnswer,
-    PolicyPreview,
-    PolicyVersionList,
-    Stats,
-    TypeList,
-    WorkerAnswer,
-    WorkerList,
-)
+from webapp.schemas.fleet import Stats, TypeList, WorkerAnswer, WorkerList
+from webapp.schemas.policy import PauseAnswer, PolicyAnswer, PolicyPreview, PolicyVersionList
 
 ANNS = {"name": "ann's", "match": {"user": "ann"}, "effect": {"weight": {"times": 2}}}
 RULES = [

@@ -16,7 +16,8 @@ from tests.factories import NOON, make_job, make_policy, make_schedule, make_typ
 from tests.racing import committed
 from tests.webapp.conftest import MakePerson, Person
 from webapp import schedules
-from webapp.schemas import JobAnswer, ScheduleAnswer, ScheduleList
+from webapp.schemas.jobs import JobAnswer
+from webapp.schemas.schedules import ScheduleAnswer, ScheduleList
 
 NIGHTLY = {"name": "nightly", "cron": "30 2 * * *", "template": {"type": "simulate"}}
 HOURLY = {"name": "hourly", "every_seconds": 3600, "template": {"type": "simulate"}}

@@ -19,7 +19,7 @@ from scheduler.states import JobStatus, Role, Scope
 from tests.factories import make_job, make_type, make_worker
 from tests.webapp.conftest import MakePerson
 from webapp import submitting
-from webapp.schemas import JobAnswer
+from webapp.schemas.jobs import JobAnswer
 
 SCHEMA = {
     "type": "object",

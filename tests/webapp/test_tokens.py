@@ -18,7 +18,7 @@ from scheduler.settings import Settings
 from scheduler.states import Role, Scope
 from tests.webapp.conftest import PASSWORD, MakeApp, MakePerson, add_token
 from webapp import access
-from webapp.schemas import NewToken, TokenList
+from webapp.schemas.tokens import NewToken, TokenList
 
 
 def basic(username: str, password: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from scheduler.states import JobStatus
 from scheduler.store.received import beginning_of_slice
 from tests.factories import NOON, make_group, make_job, make_policy, make_worker
 from tests.webapp.conftest import MakePerson, Person
-from webapp.schemas import Usage
+from webapp.schemas.people import Usage
 from webapp.usage import Window, share
 
 S = JobStatus

@@ -7,7 +7,7 @@ from webapp import audit
 from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.extensions import db
-from webapp.schemas import AuditList, AuditQuery
+from webapp.schemas.audit import AuditList, AuditQuery
 
 bp = Resource("api_audit", __name__)
 

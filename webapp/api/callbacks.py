@@ -12,7 +12,8 @@ from webapp.callbacks import callbacks_of
 from webapp.endpoints import Resource
 from webapp.errors import Problem
 from webapp.extensions import db
-from webapp.schemas import CallbackAnswer, CallbackList, CallbackSecret, OwnerPage, OwnerQuery
+from webapp.schemas.callbacks import CallbackAnswer, CallbackList, CallbackSecret
+from webapp.schemas.groundwork import OwnerPage, OwnerQuery
 
 bp = Resource("api_callbacks", __name__)
 

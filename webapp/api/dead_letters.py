@@ -12,7 +12,7 @@ from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
-from webapp.schemas import (
+from webapp.schemas.dead_letters import (
     DeadLettersAnswer,
     DeadLettersQuery,
     DeadLettersRequest,

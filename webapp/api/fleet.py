@@ -16,7 +16,7 @@ from webapp.askers import PullWorker
 from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
-from webapp.schemas import ResizeQuery, Stats, TypeList, WorkerAnswer, WorkerList
+from webapp.schemas.fleet import ResizeQuery, Stats, TypeList, WorkerAnswer, WorkerList
 from webapp.services import services
 from webapp.views.workers import workers_page
 

@@ -19,26 +19,13 @@ from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import FieldError, Problem, prefers_html
 from webapp.extensions import db
-from webapp.schemas import (
-    AttemptList,
-    BatchAnswer,
-    BatchRequest,
-    BulkAnswer,
-    BulkRequest,
-    EventList,
-    Graph,
-    JobAnswer,
-    JobList,
-    JobPatch,
-    JobsQuery,
-    LogEnd,
-    LogLine,
-    LogList,
-    LogsQuery,
-    OwnerPage,
-    OwnerQuery,
-    StreamPlace,
-)
+from webapp.schemas.bulk import BulkAnswer, BulkRequest
+from webapp.schemas.groundwork import OwnerPage, OwnerQuery
+from webapp.schemas.history import AttemptList, EventList, LogLine, LogList, LogsQuery
+from webapp.schemas.jobs import BatchAnswer, BatchRequest, JobAnswer, JobList, JobPatch
+from webapp.schemas.listing import JobsQuery
+from webapp.schemas.streams import LogEnd, StreamPlace
+from webapp.schemas.workflows import Graph
 from webapp.services import services
 from webapp.streams.answers import follow_log
 from webapp.submitting import Intake, finish, take_in

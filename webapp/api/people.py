@@ -14,7 +14,7 @@ from webapp.answers import answer, utc
 from webapp.endpoints import Resource
 from webapp.errors import not_found
 from webapp.extensions import db
-from webapp.schemas import (
+from webapp.schemas.people import (
     GroupAnswer,
     GroupList,
     GroupPatch,

@@ -20,8 +20,8 @@ from webapp.answers import answer
 from webapp.endpoints import NOTHING, Resource
 from webapp.errors import not_found
 from webapp.extensions import db
-from webapp.schemas import (
-    Page,
+from webapp.schemas.groundwork import Page
+from webapp.schemas.policy import (
     PauseAnswer,
     PolicyAnswer,
     PolicyDraft,

@@ -14,12 +14,12 @@ from webapp.answers import answer, utc
 from webapp.endpoints import Resource
 from webapp.extensions import db
 from webapp.pulling import Said, Worker
-from webapp.schemas import (
+from webapp.schemas.jobs import JobAnswer
+from webapp.schemas.pull import (
     CompleteRequest,
     HandedJob,
     HeartbeatAnswer,
     HeartbeatRequest,
-    JobAnswer,
     NextRequest,
 )
 from webapp.services import services

@@ -11,15 +11,9 @@ from webapp.answers import answer
 from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
-from webapp.schemas import (
-    JobAnswer,
-    OwnerPage,
-    OwnerQuery,
-    ScheduleAnswer,
-    ScheduleList,
-    SchedulePatch,
-    ScheduleRequest,
-)
+from webapp.schemas.groundwork import OwnerPage, OwnerQuery
+from webapp.schemas.jobs import JobAnswer
+from webapp.schemas.schedules import ScheduleAnswer, ScheduleList, SchedulePatch, ScheduleRequest
 from webapp.submitting import finish, idempotency_key
 from webapp.views.schedules import schedule_page, schedules_page
 

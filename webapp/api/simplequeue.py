@@ -33,7 +33,7 @@ from webapp.endpoints import Resource
 from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.pulling import Worker
-from webapp.schemas import SimpleCompletion, SimpleJob, SimpleJobList, SimpleSubmission
+from webapp.schemas.simplequeue import SimpleCompletion, SimpleJob, SimpleJobList, SimpleSubmission
 from webapp.submitting import finish
 
 TYPE = "simplequeue"

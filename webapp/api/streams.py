@@ -13,7 +13,9 @@ from webapp.answers import answer
 from webapp.api import jobs
 from webapp.endpoints import Resource
 from webapp.extensions import db
-from webapp.schemas import JobAnswer, OwnerQuery, StreamedMove, StreamPlace, WaitQuery
+from webapp.schemas.groundwork import OwnerQuery
+from webapp.schemas.jobs import JobAnswer
+from webapp.schemas.streams import StreamedMove, StreamPlace, WaitQuery
 from webapp.streams import channel
 from webapp.streams.answers import asks_for_events, converse, follow_moves
 from webapp.streams.home import streams_of

@@ -14,7 +14,8 @@ from webapp.answers import answer, utc
 from webapp.endpoints import Resource, protect_session
 from webapp.errors import FieldError, Problem, not_found, unauthenticated
 from webapp.extensions import db
-from webapp.schemas import PASSWORD_LIMIT, NewToken, TokenList, TokenRequest
+from webapp.schemas.people import PASSWORD_LIMIT
+from webapp.schemas.tokens import NewToken, TokenList, TokenRequest
 
 bp = Resource("api_tokens", __name__)
 

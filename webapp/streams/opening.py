@@ -15,7 +15,7 @@ from webapp.audience import Client, client_by_token, client_of_request
 from webapp.bodies import parse_body
 from webapp.connection import Connection
 from webapp.errors import FieldError, Problem
-from webapp.schemas import StreamOpening
+from webapp.schemas.streams import StreamOpening
 from webapp.streams.channel import Channel
 from webapp.streams.home import Streams
 from webapp.streams.outlet import Ending, Outlet

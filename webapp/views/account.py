@@ -17,7 +17,7 @@ from webapp.api.tokens import add_token
 from webapp.bodies import parse_body
 from webapp.errors import Problem, not_found
 from webapp.extensions import db
-from webapp.schemas import TokenRequest
+from webapp.schemas.tokens import TokenRequest
 from webapp.views import frame
 
 bp = Blueprint("account", __name__)

@@ -7,7 +7,7 @@ from flask_login import logout_user
 
 from webapp import access
 from webapp.errors import retry_after
-from webapp.schemas import PASSWORD_LIMIT
+from webapp.schemas.people import PASSWORD_LIMIT
 from webapp.services import services
 from webapp.views import frame
 

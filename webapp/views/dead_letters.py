@@ -30,7 +30,7 @@ from webapp.dead_letters import Filter
 from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.payload_form import PayloadForm
-from webapp.schemas import DeadLettersQuery, DeadLettersRequest
+from webapp.schemas.dead_letters import DeadLettersQuery, DeadLettersRequest
 from webapp.services import services
 from webapp.views import frame, listing, reads
 from webapp.views.jobs import retried

@@ -14,7 +14,7 @@ from webapp import access, queries, serialise
 from webapp.access import Account
 from webapp.bodies import parse_query
 from webapp.extensions import db
-from webapp.schemas import JobsQuery
+from webapp.schemas.listing import JobsQuery
 from webapp.services import services
 from webapp.views import reads
 

@@ -24,7 +24,8 @@ from webapp import access, queries, schedules
 from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.schedule_form import ScheduleForm
-from webapp.schemas import OwnerPage, SchedulePatch
+from webapp.schemas.groundwork import OwnerPage
+from webapp.schemas.schedules import SchedulePatch
 from webapp.submitting import finish
 from webapp.views import frame
 
