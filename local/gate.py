@@ -30,15 +30,13 @@ _MIGRATIONS = (
     ("alembic", "upgrade", "head"),
 )
 _BENCHMARKS = ("tests.bench", "--quick")  # do they still run?
-_PROCESSES = "system or browser"
+_PROCESSES = "(system or browser)"
+# Each part on services of its own; a file stays together for what it sets up.
+_SIDE_BY_SIDE = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 _TESTS = (
-    # Side by side, each part on services of its own; a file stays together for what it sets up.
-    (
-        *("pytest", "-m", f"not ({_PROCESSES})"),
-        *("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
-    ),
-    # One after the other: they start all of Fairq and want the machine for it.
-    ("pytest", "-m", _PROCESSES),
+    ("pytest", "-m", f"not {_PROCESSES}", *_SIDE_BY_SIDE),
+    ("pytest", "-m", f"{_PROCESSES} and not alone", *_SIDE_BY_SIDE),
+    ("pytest", "-m", "alone"),
 )
 _INTERRUPTED = 130
 

@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.report import Plan
 from tests.chaos.run import play
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.slow]
 
 SEEDS = (1, 2)
 SECONDS, RATE = 20.0, 15.0

@@ -32,6 +32,8 @@ from tests.services import Stack, eventually
 from tests.system.client import Body, Client, at, started_order
 from tests.system.history import assert_never_above, history
 
+pytestmark = pytest.mark.alone
+
 SCENARIOS = Path(__file__).parent / "scenarios"
 SECOND = timedelta(seconds=1)
 SLOTS = 8
