@@ -1,4 +1,4 @@
-"""``python -m scheduler run``: one scheduler, leading or standing by, and a courier beside it.
+"""``python -m scheduler run``: one scheduler, leading or standing by, and what runs beside it.
 
 ``check`` tells whether one leads, ``explain`` why a job waits, and ``simulate`` what the
 policy makes of a load.
@@ -17,6 +17,7 @@ from datetime import timedelta
 from importlib import import_module
 
 from celery import Celery
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -24,9 +25,10 @@ from scheduler.courier import FINISHING, Courier, http_sender
 from scheduler.database import make_engine, open_redis
 from scheduler.dispatch import Dispatcher
 from scheduler.errors import SettingsInvalid
+from scheduler.forgetting import Forgetter, Keep
 from scheduler.lease import Lease
 from scheduler.log import configure_logging
-from scheduler.service import Keep, Scheduler
+from scheduler.service import Scheduler
 from scheduler.settings import Settings
 from scheduler.store import leader
 
@@ -83,11 +85,10 @@ def _run(settings: Settings) -> int:
         open_redis(settings, socket_timeout=5),
         Dispatcher(app),
         Lease(engine, holder=f"{socket.gethostname()}:{os.getpid()}"),
-        Keep(settings.keep_finished, settings.keep_failed),
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: scheduler.stop())
-    with _courier(settings):
+    with _courier(settings), _forgetter(settings):
         scheduler.run()
     engine.dispose()
     return 0
@@ -98,12 +99,27 @@ def _courier(settings: Settings) -> Iterator[None]:
     """Deliver callbacks while the block runs, on a thread and a connection of their own."""
     engine = make_engine(settings, pool_size=1, max_overflow=0)
     courier = Courier(engine, http_sender(private=settings.allow_private_http))
-    thread = threading.Thread(target=courier.run, name="courier", daemon=True)
+    with _beside(courier, engine):
+        yield
+
+
+@contextmanager
+def _forgetter(settings: Settings) -> Iterator[None]:
+    """Forget finished jobs while the block runs, likewise."""
+    # What is forgotten and was lost with the database's machine is forgotten again.
+    engine = make_engine(settings, pool_size=1, max_overflow=0, durable=False)
+    with _beside(Forgetter(engine, Keep(settings.keep_finished, settings.keep_failed)), engine):
+        yield
+
+
+@contextmanager
+def _beside(loop: Courier | Forgetter, engine: Engine) -> Iterator[None]:
+    thread = threading.Thread(target=loop.run, name=type(loop).__name__.lower(), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        courier.stop()
+        loop.stop()
         thread.join((2 * FINISHING).total_seconds())
         engine.dispose()
 

@@ -45,7 +45,6 @@ from scheduler.store import (
     lookup,
     offers,
     recovery,
-    retention,
     ticking,
     timers,
 )
@@ -82,12 +81,6 @@ STANDINGS_PART = 0.1
 PLACES_EVERY = timedelta(seconds=10)
 """How often the jobs behind those are counted: that takes a look at every line."""
 
-FORGET_EVERY = timedelta(seconds=60)
-"""How often finished jobs are looked for that have been kept long enough."""
-
-FORGET_BATCH = 500
-"""Finished jobs deleted in one turn; while there are more, every turn deletes some."""
-
 UNCLAIMED_AFTER = timedelta(seconds=15)
 """How long a message may lie unclaimed before it is sent again; sending twice is harmless."""
 
@@ -118,32 +111,15 @@ class _Memory:
     mirror: Mirror | None = None
     standings_due_at: datetime | None = None
     told_places_at: datetime | None = None
-    forgets_at: datetime | None = None
     owners_told: set[int] = field(default_factory=set)
     broker_away: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """How long finished jobs are kept; dead letters have a term of their own."""
-
-    finished: timedelta
-    failed: timedelta
-
-
 class Scheduler:
-    """Decides who goes next, as long as it holds the lease. Without *keep*, forgets nothing."""
+    """Decides who goes next, as long as it holds the lease."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        redis: Redis,
-        dispatcher: Dispatcher,
-        lease: Lease,
-        keep: Keep | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, redis: Redis, dispatcher: Dispatcher, lease: Lease) -> None:
         self._engine = engine
-        self._keep = keep
         self._redis = redis
         self._dispatcher = dispatcher
         self._lease = lease
@@ -211,7 +187,6 @@ class Scheduler:
         if self._is_to_tell_standings(now):
             self._tell_standings(mirror, now)
             self._tell_places(mirror, now)
-        self._forget_finished(now)
         busy = turn.busy or published == PARCEL_BATCH
         return replace(turn, published=published, busy=busy)
 
@@ -308,20 +283,6 @@ class Scheduler:
         )
         with suppress(RedisError):  # pages then go by the jobs' status
             write_curve(self._redis, curve)
-
-    def _forget_finished(self, now: datetime) -> None:
-        """Delete some of what was kept long enough, in a transaction of its own."""
-        due_at = self._memory.forgets_at
-        if self._keep is None or (due_at is not None and now < due_at):
-            return
-        with Session(self._engine) as session, session.begin():
-            forgotten = retention.forget_finished(
-                session,
-                finished_before=now - self._keep.finished,
-                failed_before=now - self._keep.failed,
-                limit=FORGET_BATCH,
-            )
-        self._memory.forgets_at = now if forgotten == FORGET_BATCH else now + FORGET_EVERY
 
     def _is_to_tell_standings(self, now: datetime) -> bool:
         due_at = self._memory.standings_due_at
