@@ -38,6 +38,9 @@ _TOOLS = {"explain": "scheduler.explain", "simulate": "scheduler.simulate.comman
 FROZEN_TURN = timedelta(seconds=3)
 """A leader that is frozen inside a turn must not keep its successor waiting at the fence."""
 
+LOCK_PATIENCE = timedelta(seconds=1)
+"""How long a turn waits for rows that others hold: then it is given up, and the lead is kept."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
@@ -76,7 +79,11 @@ def _run(settings: Settings) -> int:
     configure_logging(settings.log_level)
     # A turn that is lost with the database's machine is taken again: what it took in is back, too.
     engine = make_engine(
-        settings, pool_size=4, idle_in_transaction_timeout=FROZEN_TURN, durable=False
+        settings,
+        pool_size=4,
+        idle_in_transaction_timeout=FROZEN_TURN,
+        lock_timeout=LOCK_PATIENCE,
+        durable=False,
     )
     app = Celery()
     app.config_from_object("celeryconfig")

@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from scheduler.database import is_in_the_way
 from scheduler.dispatch import Dispatcher
 from scheduler.errors import LeadershipLost
 from scheduler.events import WAKE_KEY, Announcer, Standing, write_curve, write_standings
@@ -141,7 +142,11 @@ class Scheduler:
                 log.warning("lost the lead", extra={"epoch": self._lease.epoch})
                 self._lease.release()
             except SQLAlchemyError as problem:
-                log.warning("database away", extra={"problem": _first_line(problem)})
+                said = {"problem": _first_line(problem)}
+                if is_in_the_way(problem):
+                    log.warning("turn given up, others hold its rows", extra=said)
+                    continue
+                log.warning("database away", extra=said)
                 self._stopping.wait(backoff.total_seconds())
                 backoff = min(backoff * 2, LONGEST_BACKOFF)
         self._lease.release()

@@ -438,7 +438,9 @@ class World:
 
 _LINE = "SELECT job_id FROM ready WHERE owner_id = :owner ORDER BY rank, job_id"
 _AGE = """
-UPDATE active SET published_at = published_at - CAST(:age AS interval) - interval '1 second'
+UPDATE active
+SET published_at =
+    COALESCE(published_at, admitted_at) - CAST(:age AS interval) - interval '1 second'
 """
 _LEASE_ENDS = "UPDATE active SET lease_until = now() - interval '1 second' WHERE job_id = :job"
 _LEASES_END = "UPDATE active SET lease_until = now() - interval '1 second' WHERE claimed_at < now()"
