@@ -19,14 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from kombu.exceptions import OperationalError as BrokerAway
 from redis import Redis, RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from scheduler.database import is_in_the_way
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch import Dispatcher, Sent
 from scheduler.errors import LeadershipLost
 from scheduler.events import WAKE_KEY, Announcer, Standing, write_curve, write_standings
 from scheduler.lease import Lease
@@ -186,14 +185,19 @@ class Scheduler:
         self._memory.mirror = mirror
         if lost_messages:
             self._leave_marker()
-        published = self._publish(parcels)
-        self._announcer.tell(turn.moves)
-        self._announcer.offers(turn.served)
+        try:
+            self._lease.renew()
+            sent = self._publish(parcels)
+        finally:  # what was committed is told, even if it was this leader's last
+            self._announcer.tell(turn.moves)
+            self._announcer.offers(turn.served)
+        self._lease.renew()
         if self._is_to_tell_standings(now):
             self._tell_standings(mirror, now)
             self._tell_places(mirror, now)
-        busy = turn.busy or published == PARCEL_BATCH
-        return replace(turn, published=published, busy=busy)
+        is_full = len(parcels) == PARCEL_BATCH
+        has_more = sent.problem is None and (sent.count < len(parcels) or is_full)
+        return replace(turn, published=sent.count, busy=turn.busy or has_more)
 
     def _decide(
         self, session: Session, now: datetime, mirror: Mirror | None, *, lost_messages: bool
@@ -243,24 +247,18 @@ class Scheduler:
 
     # After the commit
 
-    def _publish(self, parcels: Sequence[admission.Parcel]) -> int:
-        """Send *parcels* and note that they were sent; what more there is waits for a turn."""
-        if not parcels or not self._send(parcels):
-            return 0
-        with Session(self._engine) as session, session.begin():
-            admission.mark_published(session, parcels)
-        return len(parcels)
-
-    def _send(self, parcels: Sequence[admission.Parcel]) -> bool:
-        try:
-            self._dispatcher.send(parcels)
-        except (BrokerAway, RedisError, OSError) as problem:
-            if not self._memory.broker_away:
-                log.warning("broker away, messages wait", extra={"problem": _first_line(problem)})
-            self._memory.broker_away = True
-            return False
-        self._memory.broker_away = False
-        return True
+    def _publish(self, parcels: Sequence[admission.Parcel]) -> Sent:
+        """Send *parcels* and note which were sent; what more there is waits for a turn."""
+        if not parcels:
+            return Sent(0)
+        sent = self._dispatcher.send(parcels)
+        if sent.count:
+            with Session(self._engine) as session, session.begin():
+                admission.mark_published(session, parcels[: sent.count])
+        if sent.problem is not None and not self._memory.broker_away:
+            log.warning("broker away, messages wait", extra={"problem": _first_line(sent.problem)})
+        self._memory.broker_away = sent.problem is not None
+        return sent
 
     def _broker_lost_messages(self) -> bool:
         try:

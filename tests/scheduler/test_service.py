@@ -3,27 +3,33 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.errors import LockNotAvailable
 from redis import Redis
-from sqlalchemy import Engine, func, select, text, update
+from sqlalchemy import Engine, event, func, select, text, update
 from sqlalchemy.orm import Session
 
 from scheduler import mirror, service
 from scheduler.database import make_engine, open_redis
+from scheduler.dispatch import Sent
 from scheduler.errors import LeadershipLost
 from scheduler.events import LIVE_CHANNEL, Announcer, read_standing
 from scheduler.lease import Lease
 from scheduler.models import Active, JobEvent, Meter, Outbox, SchedulerLease
+from scheduler.settings import Settings
 from scheduler.states import Condition, Executor, JobClass, JobStatus, Outcome
-from scheduler.store import admission, counts, leader, offers, received
+from scheduler.store import admission, counts, leader, moves, offers, received, work
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
-from tests.factories import MINUTE, make_submission, make_user
+from tests.factories import MINUTE, PID, WORKER, make_submission, make_user
 from tests.racing import committed, one_after_the_other
 from tests.scheduler.installation import Installation, furnish, running
 from tests.services import OwnServices, eventually
@@ -31,6 +37,19 @@ from tests.services import OwnServices, eventually
 S = JobStatus
 SECOND = timedelta(seconds=1)
 MARKER = "fairq:marker"
+
+
+@pytest.fixture
+def impatient(
+    committed_engine: Engine, settings: Settings, redis_client: Redis
+) -> Iterator[Installation]:
+    """An installation that hardly waits for locks."""
+    engine = make_engine(settings, lock_timeout=timedelta(milliseconds=50))
+    installation = Installation(engine, redis_client)
+    installation.do(furnish)
+    yield installation
+    installation.lease.release()
+    engine.dispose()
 
 
 def _user(here: Installation, **columns: object) -> int:
@@ -428,6 +447,36 @@ def test_what_could_not_be_sent_is_sent_later(here: Installation) -> None:
     assert here.tick().published == 0
 
 
+def test_what_the_broker_did_not_take_is_sent_by_the_next_turn_at_once_and_nothing_twice(
+    here: Installation,
+) -> None:
+    jobs = here.submit(_user(here), *[make_submission()] * 3)
+    here.dispatcher.takes = 2
+
+    turns = [here.tick() for _ in range(3)]
+
+    assert [(turn.published, turn.busy) for turn in turns] == [(2, True), (1, False), (0, False)]
+    assert here.dispatcher.jobs() == list(jobs)
+
+
+def test_what_went_out_before_the_broker_went_away_is_not_sent_again(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = here.submit(_user(here), *[make_submission()] * 3)
+    really_send = here.dispatcher.send
+
+    def send(parcels: Sequence[admission.Parcel]) -> Sent:
+        return replace(really_send(parcels[:2]), problem=ConnectionResetError("gone"))
+
+    with monkeypatch.context() as moment:
+        moment.setattr(here.dispatcher, "send", send)
+        turn = here.tick()
+
+    assert (turn.published, turn.busy) == (2, False)
+    here.tick()
+    assert here.dispatcher.jobs() == list(jobs)
+
+
 def test_a_message_nobody_claims_is_sent_again(here: Installation) -> None:
     claimed, unclaimed = here.submit(_user(here), *[make_submission()] * 2)
     here.tick()
@@ -442,6 +491,27 @@ def test_a_message_nobody_claims_is_sent_again(here: Installation) -> None:
     assert here.tick().published == 1
     assert here.dispatcher.jobs() == [claimed, unclaimed, unclaimed]
     assert here.tick().published == 0
+
+
+def test_a_message_whose_claim_never_ends_keeps_no_turn_waiting_and_is_sent_again(
+    impatient: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = impatient.submit(_user(impatient), make_submission())
+    really_send = impatient.dispatcher.send
+    with Session(impatient.engine) as worker:
+
+        def send(parcels: Sequence[admission.Parcel]) -> Sent:
+            work.start(worker, [(job, 1)], worker=WORKER, pid=PID, lease=MINUTE)
+            return really_send(parcels)
+
+        with monkeypatch.context() as moment:
+            moment.setattr(impatient.dispatcher, "send", send)
+            assert impatient.tick().published == 1
+    long_ago = func.now() - service.UNCLAIMED_AFTER - SECOND
+    impatient.do(lambda s: s.execute(update(Active).values(admitted_at=long_ago)))
+
+    assert impatient.tick().published == 1
+    assert impatient.dispatcher.jobs() == [job, job]
 
 
 def test_a_broker_that_forgot_everything_is_told_again(
@@ -526,7 +596,7 @@ def test_a_leader_of_an_epoch_that_is_over_changes_nothing(here: Installation) -
     here.do(_take_over)
 
     with pytest.raises(LeadershipLost):
-        here.tick(2 * SECOND)
+        here.scheduler.tick(here.now() + 2 * SECOND)
 
     assert here.statuses(job) == [S.SCHEDULED]
     assert here.dispatcher.sent == []
@@ -540,9 +610,10 @@ def test_without_the_fence_it_would_admit(
     here.do(_take_over)
     monkeypatch.setattr(leader, "fence", _let_anybody_pass)
 
-    here.tick(2 * SECOND)
+    with suppress(LeadershipLost):  # once it has admitted
+        here.scheduler.tick(here.now() + 2 * SECOND)
 
-    assert here.dispatcher.jobs() == [job]
+    assert here.statuses(job) == [S.QUEUED]
 
 
 def _let_anybody_pass(session: Session, *, epoch: int) -> leader.Memory:
@@ -621,6 +692,34 @@ def test_without_a_wake_a_job_is_found_all_the_same(here: Installation) -> None:
         (job,) = here.submit(_user(here), make_submission())
 
         eventually(lambda: here.dispatcher.jobs() == [job], within=5)
+
+
+def test_a_turn_that_meets_what_others_hold_is_taken_again_at_once_by_the_same_leader(
+    impatient: Installation, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PAUSE", timedelta(seconds=60))
+    here = impatient
+    waits = (("parent", Condition.COMPLETED),)
+    parent, child = here.submit(
+        _user(here), make_submission("parent"), make_submission("child", depends_on=waits)
+    )
+    here.tick()
+    here.start(parent)
+    here.succeed(parent)
+    problems: list[object] = []
+    event.listen(here.engine, "handle_error", lambda met: problems.append(met.original_exception))
+
+    with Session(here.engine) as session:
+        moves.lock(session, [child])
+        with running(here.scheduler):
+            eventually(lambda: len(problems) > 1, within=5)
+            session.rollback()
+            eventually(lambda: here.dispatcher.jobs() == [parent, child], within=5)
+            here.scheduler.stop()
+            Announcer(redis_client).wake()
+
+    assert all(isinstance(problem, LockNotAvailable) for problem in problems)
+    assert here.lease.epoch == 1
 
 
 def test_leaders_that_lose_their_connections_admit_everything_once_and_within_the_caps(

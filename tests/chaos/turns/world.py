@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from scheduler import mirror, service
+from scheduler.dispatch import Sent
 from scheduler.errors import FairqError, LeadershipLost
 from scheduler.lease import LOCK_KEY, Lease
 from scheduler.service import Scheduler
@@ -93,11 +94,12 @@ class Node:
             self._depth -= 1
             self.points.arm(None)
 
-    def send(self, parcels: Sequence[Parcel]) -> None:
+    def send(self, parcels: Sequence[Parcel]) -> Sent:
         """Put parcels on the wire, as the scheduler's dispatcher."""
         self.points.reach()
         self._world.carry(parcels)
         self.points.reach()
+        return Sent(len(parcels))
 
     def stop(self) -> None:
         self.lease.release()
