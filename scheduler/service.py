@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import chain
 
 from redis import Redis, RedisError
 from sqlalchemy import Engine
@@ -37,6 +38,7 @@ from scheduler.policy.forecast import estimate
 from scheduler.policy.plan import plan
 from scheduler.policy.reasons import sentence
 from scheduler.snapshot import Snapshot
+from scheduler.states import FINISHED
 from scheduler.store import (
     admission,
     counts,
@@ -182,6 +184,8 @@ class Scheduler:
         with Session(self._engine) as session, session.begin():
             turn, mirror = self._decide(session, now, mirror, lost_messages=lost_messages)
             parcels = admission.waiting_parcels(session, limit=PARCEL_BATCH)
+            if any(_is_for_good(move) for move in turn.moves):
+                leader.commit_durably(session)
         self._memory.mirror = mirror
         if lost_messages:
             self._leave_marker()
@@ -205,7 +209,8 @@ class Scheduler:
         remembered = leader.fence(session, epoch=self._lease.epoch)
         rows = dependencies.take(session, limit=FEED_BATCH)
         moves = dependencies.resolve(session, rows)
-        moves += self._let_time_pass(session, now)
+        passed = self._let_time_pass(session, now)
+        moves += chain.from_iterable(passed)
         ticked = ticking.make_due(session, now=now, limit=SCHEDULE_BATCH, ticks=TICK_BATCH)
         moves += ticked.moves
         admission.publish_again(
@@ -223,16 +228,17 @@ class Scheduler:
         moves += admitted
         is_cancelling = any(move.verb == "cancel" for move in moves)
         is_behind = len(rows) == FEED_BATCH or ticked.has_more or mirror.is_reading
-        busy = is_behind or is_cancelling
+        is_full = any(len(batch) >= TIMER_BATCH for batch in passed)
+        busy = is_behind or is_cancelling or is_full
         return Turn(tuple(moves), _served(decided, admitted), len(admitted), busy=busy), mirror
 
-    def _let_time_pass(self, session: Session, now: datetime) -> list[Move]:
-        return [
-            *timers.release_due(session, now=now, limit=TIMER_BATCH),
-            *timers.expire(session, now=now, limit=TIMER_BATCH),
-            *recovery.end_lost(session, limit=TIMER_BATCH),
-            *offers.clear_away(session, limit=TIMER_BATCH),
-        ]
+    def _let_time_pass(self, session: Session, now: datetime) -> Sequence[Sequence[Move]]:
+        return (
+            timers.release_due(session, now=now, limit=TIMER_BATCH),
+            timers.expire(session, now=now, limit=TIMER_BATCH),
+            recovery.end_lost(session, limit=TIMER_BATCH),
+            offers.clear_away(session, limit=TIMER_BATCH),
+        )
 
     def _admit(self, session: Session, decided: Decision) -> list[Move]:
         if not decided.admissions:
@@ -300,6 +306,11 @@ class Scheduler:
             write_standings(self._redis, by_owner | {owner: {} for owner in gone})
         took = timedelta(seconds=time.monotonic() - begun)
         self._memory.standings_due_at = now + max(STANDINGS_EVERY, took / STANDINGS_PART)
+
+
+def _is_for_good(move: Move) -> bool:
+    """Tell whether a move ended a job or made one."""
+    return move.status in FINISHED or move.verb == "submit"
 
 
 def _served(decided: Decision, admitted: Sequence[Move]) -> tuple[int, ...]:

@@ -140,7 +140,7 @@ def test_a_job_whose_ask_is_taken_down_while_it_is_decided_is_next_for_another(
     with monkeypatch.context() as moment:
         moment.setattr(admission, "admit", admit_too_late)
         turn = here.tick()
-    assert (turn.served, turn.busy) == ((), True)
+    assert turn.served == ()
     second = here.do(lambda session: offers.put_up(session, offers.Wanted(), patience=MINUTE))
 
     assert here.tick().served == (second,)
@@ -246,6 +246,32 @@ def test_a_lost_attempt_is_retried(here: Installation) -> None:
 
     assert [move.verb for move in moves] == ["retry", "release", "admit"]
     assert [parcel.attempt for parcel in here.dispatcher.sent] == [1, 2]
+
+
+@pytest.mark.parametrize("seconds", [29, 31])
+def test_a_turn_that_let_as_many_timers_fire_as_it_may_is_followed_at_once(
+    here: Installation, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    monkeypatch.setattr(service, "TIMER_BATCH", 2)
+    here.submit(_user(here), *[make_submission(delay_seconds=30.0)] * 3)
+    here.tick()
+
+    turns = [here.tick(seconds * SECOND) for _ in range(2)]
+
+    assert [turn.busy for turn in turns] == [seconds > 30, False]
+    assert [turn.admitted for turn in turns] == ([2, 1] if seconds > 30 else [0, 0])
+
+
+def test_a_job_that_somebody_holds_is_admitted_later_and_in_no_haste(
+    here: Installation, committed_engine: Engine
+) -> None:
+    (job,) = here.submit(_user(here), make_submission())
+    with Session(committed_engine) as session:
+        moves.lock(session, [job])
+        turns = [here.tick() for _ in range(2)]
+
+    assert [(turn.admitted, turn.busy) for turn in turns] == [(0, False)] * 2
+    assert here.tick().admitted == 1
 
 
 # Caps
@@ -648,6 +674,74 @@ def test_what_the_policy_remembers_is_kept_by_its_own_epoch_only(
     committed(committed_engine, lambda s: leader.remember(s, stale, epoch=epoch - 1))
 
     assert committed(committed_engine, lambda s: leader.fence(s, epoch=epoch)) == memory
+
+
+def test_a_leader_whose_turn_took_long_renews_before_and_after_it_publishes(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.submit(_user(here), make_submission())
+    really_remember, really_send = leader.remember, here.dispatcher.send
+    ages: list[timedelta] = []
+
+    def look(*_: object) -> None:
+        ages.append(here.do(lambda s: s.scalars(text(_SILENT_FOR)).one()))
+
+    def remember(session: Session, *given: Any, **named: Any) -> None:
+        really_remember(session, *given, **named)
+        session.execute(text(_LONG_SILENT))
+
+    def send(parcels: Sequence[admission.Parcel]) -> Sent:
+        look()
+        here.do(lambda session: session.execute(text(_LONG_SILENT)))
+        return really_send(parcels)
+
+    monkeypatch.setattr(leader, "remember", remember)
+    monkeypatch.setattr(here.dispatcher, "send", send)
+    monkeypatch.setattr(service, "write_standings", look)
+
+    here.tick()
+
+    assert len(ages) == 2
+    assert max(ages) < MINUTE
+
+
+_SILENT_FOR = "SELECT clock_timestamp() - renewed_at FROM scheduler_lease"
+_LONG_SILENT = "UPDATE scheduler_lease SET renewed_at = now() - interval '1 hour'"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_turns_that_end_jobs_wait_for_the_disk_and_others_do_not(
+    committed_engine: Engine,
+    settings: Settings,
+    redis_client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    ends: bool,
+) -> None:
+    engine = make_engine(settings, durable=False)
+    here = Installation(engine, redis_client)
+    here.do(furnish)
+    start_by = here.now() + 30 * SECOND if ends else None
+    here.submit(_user(here, paused=True), make_submission(start_by=start_by))
+    really_wait = admission.waiting_parcels
+    commits: list[str] = []
+
+    def waiting_parcels(session: Session, *, limit: int) -> list[admission.Parcel]:
+        event.listen(
+            session, "before_commit", lambda s: commits.append(s.scalar(text(_HOW_IT_COMMITS)))
+        )
+        return really_wait(session, limit=limit)
+
+    monkeypatch.setattr(admission, "waiting_parcels", waiting_parcels)
+
+    here.tick(MINUTE)
+    here.lease.release()
+    engine.dispose()
+
+    assert commits == ["on" if ends else "off"]
+
+
+_HOW_IT_COMMITS = "SHOW synchronous_commit"
 
 
 # The loop

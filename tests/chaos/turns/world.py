@@ -284,7 +284,7 @@ class World:
         for node in self.nodes:
             known = node.scheduler._memory.mirror
             if known is not None and self._leads(node):
-                while known.is_reading:
+                while known.is_reading or known._returned:
                     node.round()
                 self._compare(node)
                 known._swept_at -= mirror.SWEEP_EVERY
