@@ -1,4 +1,4 @@
-"""``python -m scheduler run``: one scheduler, leading or standing by, and a courier beside it.
+"""``python -m scheduler run``: one scheduler, leading or standing by, and what runs beside it.
 
 ``check`` tells whether one leads, ``explain`` why a job waits, and ``simulate`` what the
 policy makes of a load.
@@ -17,6 +17,7 @@ from datetime import timedelta
 from importlib import import_module
 
 from celery import Celery
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -24,9 +25,10 @@ from scheduler.courier import FINISHING, Courier, http_sender
 from scheduler.database import make_engine, open_redis
 from scheduler.dispatch import Dispatcher
 from scheduler.errors import SettingsInvalid
+from scheduler.forgetting import Forgetter, Keep
 from scheduler.lease import Lease
 from scheduler.log import configure_logging
-from scheduler.service import Keep, Scheduler
+from scheduler.service import Scheduler
 from scheduler.settings import Settings
 from scheduler.store import leader
 
@@ -35,6 +37,9 @@ _TOOLS = {"explain": "scheduler.explain", "simulate": "scheduler.simulate.comman
 
 FROZEN_TURN = timedelta(seconds=3)
 """A leader that is frozen inside a turn must not keep its successor waiting at the fence."""
+
+LOCK_PATIENCE = timedelta(seconds=1)
+"""How long a turn waits for rows that others hold: then it is given up, and the lead is kept."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,7 +79,11 @@ def _run(settings: Settings) -> int:
     configure_logging(settings.log_level)
     # A turn that is lost with the database's machine is taken again: what it took in is back, too.
     engine = make_engine(
-        settings, pool_size=4, idle_in_transaction_timeout=FROZEN_TURN, durable=False
+        settings,
+        pool_size=4,
+        idle_in_transaction_timeout=FROZEN_TURN,
+        lock_timeout=LOCK_PATIENCE,
+        durable=False,
     )
     app = Celery()
     app.config_from_object("celeryconfig")
@@ -83,11 +92,10 @@ def _run(settings: Settings) -> int:
         open_redis(settings, socket_timeout=5),
         Dispatcher(app),
         Lease(engine, holder=f"{socket.gethostname()}:{os.getpid()}"),
-        Keep(settings.keep_finished, settings.keep_failed),
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: scheduler.stop())
-    with _courier(settings):
+    with _courier(settings), _forgetter(settings):
         scheduler.run()
     engine.dispose()
     return 0
@@ -98,12 +106,27 @@ def _courier(settings: Settings) -> Iterator[None]:
     """Deliver callbacks while the block runs, on a thread and a connection of their own."""
     engine = make_engine(settings, pool_size=1, max_overflow=0)
     courier = Courier(engine, http_sender(private=settings.allow_private_http))
-    thread = threading.Thread(target=courier.run, name="courier", daemon=True)
+    with _beside(courier, engine):
+        yield
+
+
+@contextmanager
+def _forgetter(settings: Settings) -> Iterator[None]:
+    """Forget finished jobs while the block runs, likewise."""
+    # What is forgotten and was lost with the database's machine is forgotten again.
+    engine = make_engine(settings, pool_size=1, max_overflow=0, durable=False)
+    with _beside(Forgetter(engine, Keep(settings.keep_finished, settings.keep_failed)), engine):
+        yield
+
+
+@contextmanager
+def _beside(loop: Courier | Forgetter, engine: Engine) -> Iterator[None]:
+    thread = threading.Thread(target=loop.run, name=type(loop).__name__.lower(), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        courier.stop()
+        loop.stop()
         thread.join((2 * FINISHING).total_seconds())
         engine.dispose()
 

@@ -6,13 +6,21 @@ from typing import Any
 
 from redis import Redis
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from scheduler.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
 
+FORSAKEN_AFTER = timedelta(seconds=20)
+"""A transaction that does nothing for this long is ended, and lets go of what it has locked.
+
+Its process is frozen or gone: nobody here waits for anything else while a transaction is open.
+"""
 
 _UNBOUNDED = timedelta(0)
+
+_LOCKED_BY_OTHERS = {"40P01", "55P03"}  # deadlock, lock not available
 
 _NOTICE_SILENCE = {
     "keepalives_idle": 10,
@@ -27,19 +35,22 @@ def make_engine(
     settings: Settings,
     *,
     statement_timeout: timedelta = _UNBOUNDED,
-    idle_in_transaction_timeout: timedelta = _UNBOUNDED,
+    idle_in_transaction_timeout: timedelta = FORSAKEN_AFTER,
+    lock_timeout: timedelta = _UNBOUNDED,
     durable: bool = True,
     **pool_options: Any,
 ) -> Engine:
     """Return an engine that connects when first used and speaks UTC.
 
-    A statement that runs longer than *statement_timeout* fails; a transaction that does nothing
-    for longer than *idle_in_transaction_timeout* is ended. Zero sets no bound. Commits that are not
-    *durable* do not wait for the disk: only for what is decided or done again when it is lost.
+    A statement that runs longer than *statement_timeout* fails, or that waits for a lock longer
+    than *lock_timeout*; a transaction that does nothing for longer than
+    *idle_in_transaction_timeout* is ended. Zero sets no bound. Commits that are not *durable* do
+    not wait for the disk: only for what is decided or done again when it is lost.
     """
     session = {
         "timezone": "UTC",
         "statement_timeout": _milliseconds(statement_timeout),
+        "lock_timeout": _milliseconds(lock_timeout),
         "idle_in_transaction_session_timeout": _milliseconds(idle_in_transaction_timeout),
         "synchronous_commit": "on" if durable else "off",
     }
@@ -56,6 +67,11 @@ def make_engine(
         },
         **pool_options,
     )
+
+
+def is_in_the_way(problem: SQLAlchemyError) -> bool:
+    """Tell whether others held what was to be locked: the database answers, and will again."""
+    return getattr(getattr(problem, "orig", None), "sqlstate", None) in _LOCKED_BY_OTHERS
 
 
 def open_redis(settings: Settings, **options: Any) -> Redis:

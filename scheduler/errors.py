@@ -1,4 +1,4 @@
-"""Every exception of the engine.
+"""Every exception that callers of the engine meet.
 
 FairqError
 ├── SettingsInvalid
@@ -9,6 +9,7 @@ FairqError
 │   ├── UnknownType
 │   ├── PayloadInvalid
 │   ├── TimeoutTooLong
+│   ├── WrongExecutor
 │   ├── UnknownDependency
 │   ├── DependencyCycle
 │   ├── NeverFits

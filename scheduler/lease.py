@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from scheduler.database import is_in_the_way
+from scheduler.errors import LeadershipLost
 from scheduler.store import leader
 
 LOCK_KEY = 0x_FA_12_0002
@@ -20,12 +22,13 @@ FROZEN_AFTER = timedelta(seconds=4)
 
 log = logging.getLogger(__name__)
 
-_NOW = text("SELECT clock_timestamp()")
+_RENEW = text("""
+UPDATE scheduler_lease SET renewed_at = clock_timestamp()
+WHERE id = 1 AND epoch = :epoch
+RETURNING renewed_at
+""")
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key), pg_backend_pid()")
-
-# An epoch that was lost with the database's machine would be given out twice.
-_DURABLY = text("SET LOCAL synchronous_commit = on")
 
 _UNSEAT_FROZEN = text("""
 SELECT pg_terminate_backend(pg_locks.pid)
@@ -54,23 +57,36 @@ class Lease:
         """
         if self._connection is None:
             self._connection = self._try_to_lead()
-        if self._connection is not None:
-            self.held_at = self._time_over(self._connection)
+        self.renew()
         return self._connection is not None
+
+    def renew(self) -> None:
+        """Show that who leads is alive. Raises LeadershipLost when a later epoch has begun.
+
+        Not while a turn's transaction is open: that holds the row.
+        """
+        if self._connection is not None:
+            self.held_at = self._renewed_over(self._connection)
 
     def release(self) -> None:
         """Let another one lead at once. Safe at any time, and twice."""
         if self._connection is not None:
             self._drop(self._connection)
 
-    def _time_over(self, connection: Connection) -> datetime:
-        """Ask for the time, and so whether the connection that holds the lock is there."""
+    def _renewed_over(self, connection: Connection) -> datetime:
+        """Renew over the connection that holds the lock, and so learn whether it is there."""
         try:
-            now: datetime = connection.execute(_NOW).scalar_one()
-        except SQLAlchemyError:
-            self._drop(connection)
+            renewed_at: datetime | None = connection.execute(
+                _RENEW, {"epoch": self.epoch}
+            ).scalar_one_or_none()
+        except SQLAlchemyError as problem:
+            if not is_in_the_way(problem):
+                self._drop(connection)
             raise
-        return now
+        if renewed_at is None:
+            self._drop(connection)
+            raise LeadershipLost(f"epoch {self.epoch} is over")
+        return renewed_at
 
     def _try_to_lead(self) -> Connection | None:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
@@ -88,7 +104,8 @@ class Lease:
 
     def _begin_epoch(self, backend_pid: int) -> int:
         with Session(self._engine) as session, session.begin():
-            session.execute(_DURABLY)
+            # An epoch that was lost with the database's machine would be given out twice.
+            leader.commit_durably(session)
             epoch = leader.take_over(session, holder=self._holder, backend_pid=backend_pid)
         log.info("leading", extra={"epoch": epoch})
         return epoch

@@ -70,6 +70,7 @@ class Mirror:
         self._owners: dict[int, Owner] = {}
         self._last: dict[int, tuple[int, int]] = {}  # the last known places in lines that go on
         self._unread: list[int] = []  # owners whose lines have yet to be read
+        self._returned: set[int] = set()  # those to whose lines a job has come back
         self._swept_at = now
         self._sweep: list[int] = []  # owners whose lines this round has yet to compare
         self._unkept: dict[Key, Learned] = {}
@@ -118,8 +119,9 @@ class Mirror:
                 self.engine.correct(
                     admission.owner_id, charge=admission.charge, used=0.0, express=admission.express
                 )
-                # Whose ask was taken down meanwhile did not get the job: it is still in line.
-                self._unread.append(admission.owner_id)
+                # Whose ask was taken down meanwhile did not get the job: it is still in line. Nor
+                # did a job move that somebody holds, who may hold it for long: that can wait.
+                self._returned.add(admission.owner_id)
 
     def read_on(self, session: Session, now: datetime) -> None:
         """Read on where lines have become short."""
@@ -161,7 +163,7 @@ class Mirror:
     @property
     def reaches_everything(self) -> bool:
         """Tell whether every job that waits is known here."""
-        return not self._last and not self._unread
+        return not self._last and not self._unread and not self._returned
 
     @property
     def starts_per_second(self) -> float | None:
@@ -170,7 +172,7 @@ class Mirror:
 
     @property
     def is_reading(self) -> bool:
-        """Tell whether lines have yet to be read."""
+        """Tell whether lines have yet to be read at once."""
         return bool(self._unread)
 
     # Parts of following
@@ -271,7 +273,8 @@ class Mirror:
         del self._unread[-READ_AT_ONCE:]
         if read:
             self._tell_unseen()
-        return set(read)
+        returned, self._returned = self._returned, set()
+        return returned.union(read)
 
     def _read_lines(self, session: Session, owners: set[int], now: datetime) -> None:
         """Read the lines of *owners* anew, in the place of what is known of them."""
@@ -332,7 +335,7 @@ class Mirror:
 
     def _forget_idle(self, changed: Mapping[int, object]) -> None:
         running = {job.owner_id for job in self.running.values()}
-        waiting = set(self._unread)
+        waiting = self._returned.union(self._unread)
         for owner in changed:
             if owner not in running and owner not in waiting and not self.engine.waits(owner):
                 self.engine.forget(owner)

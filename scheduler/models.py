@@ -64,6 +64,9 @@ def _one_of(column: str, words: Iterable[StrEnum]) -> str:
     return f"{column} IN ({_quoted(words)})"
 
 
+_NO_DEAD_LETTER = text(
+    f"finished_at IS NOT NULL AND (status <> '{JobStatus.FAILED}' OR discarded_at IS NOT NULL)"
+)
 _DEAD_LETTER = text(f"status = '{JobStatus.FAILED}' AND discarded_at IS NULL")
 _IS_PULL = text(f"executor = '{Executor.PULL}'")
 _LATEST = ("finished_at", "id")
@@ -306,11 +309,8 @@ class Job(Base):
             Index(f"ix_jobs_dead_letters_{name}", *columns, postgresql_where=_DEAD_LETTER)
             for name, columns in _DEAD_LETTERS_BY.items()
         ),
-        Index(
-            "ix_jobs_finished_at",
-            "finished_at",
-            postgresql_where=text("finished_at IS NOT NULL"),
-        ),
+        # What is kept for the usual term, which dead letters are not.
+        Index("ix_jobs_finished_at_usual", "finished_at", postgresql_where=_NO_DEAD_LETTER),
         Index(
             "ix_jobs_schedule",
             "owner_id",
@@ -367,7 +367,8 @@ class Ready(Base):
 
     owner_id: Mapped[int] = mapped_column(primary_key=True)
     rank: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    # Without a foreign key: each finished job that is forgotten would be looked for in every line.
+    job_id: Mapped[int] = mapped_column(primary_key=True)
     job_type: Mapped[str]
     job_class: Mapped[str]
     tags: Mapped[list[str]] = mapped_column(server_default="{}")  # rules may ask for them
@@ -446,7 +447,7 @@ class Timer(Base):
     __tablename__ = "timers"
 
     fire_at: Mapped[datetime] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[int] = mapped_column(primary_key=True)  # without a foreign key, as in ready
     kind: Mapped[str] = mapped_column(primary_key=True)  # due or deadline
 
     __table_args__ = (
@@ -514,7 +515,7 @@ class Dependency(Base):
 
 
 class Attempt(Base):
-    """One try at a job, kept for good."""
+    """One try at a job, kept as long as the job."""
 
     __tablename__ = "attempts"
 

@@ -18,14 +18,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import chain
 
-from kombu.exceptions import OperationalError as BrokerAway
 from redis import Redis, RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from scheduler.dispatch import Dispatcher
+from scheduler.database import is_in_the_way
+from scheduler.dispatch import Dispatcher, Sent
 from scheduler.errors import LeadershipLost
 from scheduler.events import WAKE_KEY, Announcer, Standing, write_curve, write_standings
 from scheduler.lease import Lease
@@ -37,6 +38,7 @@ from scheduler.policy.forecast import estimate
 from scheduler.policy.plan import plan
 from scheduler.policy.reasons import sentence
 from scheduler.snapshot import Snapshot
+from scheduler.states import FINISHED
 from scheduler.store import (
     admission,
     counts,
@@ -45,7 +47,6 @@ from scheduler.store import (
     lookup,
     offers,
     recovery,
-    retention,
     ticking,
     timers,
 )
@@ -82,12 +83,6 @@ STANDINGS_PART = 0.1
 PLACES_EVERY = timedelta(seconds=10)
 """How often the jobs behind those are counted: that takes a look at every line."""
 
-FORGET_EVERY = timedelta(seconds=60)
-"""How often finished jobs are looked for that have been kept long enough."""
-
-FORGET_BATCH = 500
-"""Finished jobs deleted in one turn; while there are more, every turn deletes some."""
-
 UNCLAIMED_AFTER = timedelta(seconds=15)
 """How long a message may lie unclaimed before it is sent again; sending twice is harmless."""
 
@@ -118,32 +113,15 @@ class _Memory:
     mirror: Mirror | None = None
     standings_due_at: datetime | None = None
     told_places_at: datetime | None = None
-    forgets_at: datetime | None = None
     owners_told: set[int] = field(default_factory=set)
     broker_away: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """How long finished jobs are kept; dead letters have a term of their own."""
-
-    finished: timedelta
-    failed: timedelta
-
-
 class Scheduler:
-    """Decides who goes next, as long as it holds the lease. Without *keep*, forgets nothing."""
+    """Decides who goes next, as long as it holds the lease."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        redis: Redis,
-        dispatcher: Dispatcher,
-        lease: Lease,
-        keep: Keep | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, redis: Redis, dispatcher: Dispatcher, lease: Lease) -> None:
         self._engine = engine
-        self._keep = keep
         self._redis = redis
         self._dispatcher = dispatcher
         self._lease = lease
@@ -165,7 +143,11 @@ class Scheduler:
                 log.warning("lost the lead", extra={"epoch": self._lease.epoch})
                 self._lease.release()
             except SQLAlchemyError as problem:
-                log.warning("database away", extra={"problem": _first_line(problem)})
+                said = {"problem": _first_line(problem)}
+                if is_in_the_way(problem):
+                    log.warning("turn given up, others hold its rows", extra=said)
+                    continue
+                log.warning("database away", extra=said)
                 self._stopping.wait(backoff.total_seconds())
                 backoff = min(backoff * 2, LONGEST_BACKOFF)
         self._lease.release()
@@ -202,18 +184,24 @@ class Scheduler:
         with Session(self._engine) as session, session.begin():
             turn, mirror = self._decide(session, now, mirror, lost_messages=lost_messages)
             parcels = admission.waiting_parcels(session, limit=PARCEL_BATCH)
+            if any(_is_for_good(move) for move in turn.moves):
+                leader.commit_durably(session)
         self._memory.mirror = mirror
         if lost_messages:
             self._leave_marker()
-        published = self._publish(parcels)
-        self._announcer.tell(turn.moves)
-        self._announcer.offers(turn.served)
+        try:
+            self._lease.renew()
+            sent = self._publish(parcels)
+        finally:  # what was committed is told, even if it was this leader's last
+            self._announcer.tell(turn.moves)
+            self._announcer.offers(turn.served)
+        self._lease.renew()
         if self._is_to_tell_standings(now):
             self._tell_standings(mirror, now)
             self._tell_places(mirror, now)
-        self._forget_finished(now)
-        busy = turn.busy or published == PARCEL_BATCH
-        return replace(turn, published=published, busy=busy)
+        is_full = len(parcels) == PARCEL_BATCH
+        has_more = sent.problem is None and (sent.count < len(parcels) or is_full)
+        return replace(turn, published=sent.count, busy=turn.busy or has_more)
 
     def _decide(
         self, session: Session, now: datetime, mirror: Mirror | None, *, lost_messages: bool
@@ -221,7 +209,8 @@ class Scheduler:
         remembered = leader.fence(session, epoch=self._lease.epoch)
         rows = dependencies.take(session, limit=FEED_BATCH)
         moves = dependencies.resolve(session, rows)
-        moves += self._let_time_pass(session, now)
+        passed = self._let_time_pass(session, now)
+        moves += chain.from_iterable(passed)
         ticked = ticking.make_due(session, now=now, limit=SCHEDULE_BATCH, ticks=TICK_BATCH)
         moves += ticked.moves
         admission.publish_again(
@@ -239,16 +228,17 @@ class Scheduler:
         moves += admitted
         is_cancelling = any(move.verb == "cancel" for move in moves)
         is_behind = len(rows) == FEED_BATCH or ticked.has_more or mirror.is_reading
-        busy = is_behind or is_cancelling
+        is_full = any(len(batch) >= TIMER_BATCH for batch in passed)
+        busy = is_behind or is_cancelling or is_full
         return Turn(tuple(moves), _served(decided, admitted), len(admitted), busy=busy), mirror
 
-    def _let_time_pass(self, session: Session, now: datetime) -> list[Move]:
-        return [
-            *timers.release_due(session, now=now, limit=TIMER_BATCH),
-            *timers.expire(session, now=now, limit=TIMER_BATCH),
-            *recovery.end_lost(session, limit=TIMER_BATCH),
-            *offers.clear_away(session, limit=TIMER_BATCH),
-        ]
+    def _let_time_pass(self, session: Session, now: datetime) -> Sequence[Sequence[Move]]:
+        return (
+            timers.release_due(session, now=now, limit=TIMER_BATCH),
+            timers.expire(session, now=now, limit=TIMER_BATCH),
+            recovery.end_lost(session, limit=TIMER_BATCH),
+            offers.clear_away(session, limit=TIMER_BATCH),
+        )
 
     def _admit(self, session: Session, decided: Decision) -> list[Move]:
         if not decided.admissions:
@@ -263,24 +253,18 @@ class Scheduler:
 
     # After the commit
 
-    def _publish(self, parcels: Sequence[admission.Parcel]) -> int:
-        """Send *parcels* and note that they were sent; what more there is waits for a turn."""
-        if not parcels or not self._send(parcels):
-            return 0
-        with Session(self._engine) as session, session.begin():
-            admission.mark_published(session, parcels)
-        return len(parcels)
-
-    def _send(self, parcels: Sequence[admission.Parcel]) -> bool:
-        try:
-            self._dispatcher.send(parcels)
-        except (BrokerAway, RedisError, OSError) as problem:
-            if not self._memory.broker_away:
-                log.warning("broker away, messages wait", extra={"problem": _first_line(problem)})
-            self._memory.broker_away = True
-            return False
-        self._memory.broker_away = False
-        return True
+    def _publish(self, parcels: Sequence[admission.Parcel]) -> Sent:
+        """Send *parcels* and note which were sent; what more there is waits for a turn."""
+        if not parcels:
+            return Sent(0)
+        sent = self._dispatcher.send(parcels)
+        if sent.count:
+            with Session(self._engine) as session, session.begin():
+                admission.mark_published(session, parcels[: sent.count])
+        if sent.problem is not None and not self._memory.broker_away:
+            log.warning("broker away, messages wait", extra={"problem": _first_line(sent.problem)})
+        self._memory.broker_away = sent.problem is not None
+        return sent
 
     def _broker_lost_messages(self) -> bool:
         try:
@@ -309,20 +293,6 @@ class Scheduler:
         with suppress(RedisError):  # pages then go by the jobs' status
             write_curve(self._redis, curve)
 
-    def _forget_finished(self, now: datetime) -> None:
-        """Delete some of what was kept long enough, in a transaction of its own."""
-        due_at = self._memory.forgets_at
-        if self._keep is None or (due_at is not None and now < due_at):
-            return
-        with Session(self._engine) as session, session.begin():
-            forgotten = retention.forget_finished(
-                session,
-                finished_before=now - self._keep.finished,
-                failed_before=now - self._keep.failed,
-                limit=FORGET_BATCH,
-            )
-        self._memory.forgets_at = now if forgotten == FORGET_BATCH else now + FORGET_EVERY
-
     def _is_to_tell_standings(self, now: datetime) -> bool:
         due_at = self._memory.standings_due_at
         return due_at is None or now >= due_at
@@ -336,6 +306,11 @@ class Scheduler:
             write_standings(self._redis, by_owner | {owner: {} for owner in gone})
         took = timedelta(seconds=time.monotonic() - begun)
         self._memory.standings_due_at = now + max(STANDINGS_EVERY, took / STANDINGS_PART)
+
+
+def _is_for_good(move: Move) -> bool:
+    """Tell whether a move ended a job or made one."""
+    return move.status in FINISHED or move.verb == "submit"
 
 
 def _served(decided: Decision, admitted: Sequence[Move]) -> tuple[int, ...]:

@@ -103,6 +103,8 @@ _WAITING_PARCELS = text("""
 SELECT job_id, attempt, queue, timeout_seconds FROM outbox ORDER BY created_at, place LIMIT :limit
 """)
 
+# A row that is locked is being claimed by a worker, who may freeze over it. If the claim does not
+# come about, the message is sent again like any other that nobody has claimed.
 _MARK_PUBLISHED = text("""
 WITH sent AS (
     SELECT * FROM unnest(CAST(:jobs AS bigint[]), CAST(:attempts AS bigint[])) AS s(id, attempt)
@@ -116,7 +118,7 @@ target AS (
         ON active.job_id = sent.id AND active.attempt = sent.attempt
     WHERE active.claimed_at IS NULL
     ORDER BY active.job_id
-    FOR NO KEY UPDATE OF active
+    FOR NO KEY UPDATE OF active SKIP LOCKED
 )
 UPDATE active SET published_at = now() FROM target WHERE active.job_id = target.job_id
 """)
@@ -127,7 +129,7 @@ SELECT job_id, attempt, job_class, max_timeout_seconds,
        row_number() OVER (ORDER BY admitted_at, published_at, job_id), now()
 FROM active
 WHERE executor = :by_celery AND claimed_at IS NULL
-  AND published_at < now() - CAST(:older_than AS interval)
+  AND COALESCE(published_at, admitted_at) < now() - CAST(:older_than AS interval)
   AND EXISTS (
       SELECT 1 FROM workers WHERE {TAKES_WORK}
   )

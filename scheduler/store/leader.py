@@ -25,6 +25,8 @@ class Memory:
     starts: Mapping[str, Any] = field(default_factory=dict)
 
 
+_DURABLY = text("SET LOCAL synchronous_commit = on")
+
 _TAKE_OVER = text("""
 UPDATE scheduler_lease
 SET epoch = epoch + 1, holder = :holder, backend_pid = :backend_pid, renewed_at = now()
@@ -51,6 +53,11 @@ SET clock = CAST(:clock AS jsonb), reservation = CAST(:reservation AS jsonb),
     starts = CAST(:starts AS jsonb)
 WHERE id = 1 AND epoch = :epoch
 """)
+
+
+def commit_durably(session: Session) -> None:
+    """Let the commit of this transaction wait for the disk, though other ones need not."""
+    run(session, _DURABLY)
 
 
 def take_over(session: Session, *, holder: str, backend_pid: int) -> int:

@@ -11,6 +11,7 @@ from redis import Redis
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
+from scheduler.dispatch import Sent
 from scheduler.lease import Lease
 from scheduler.models import Active, Job
 from scheduler.service import Scheduler, Turn
@@ -28,16 +29,19 @@ LEASE = timedelta(seconds=30)
 
 
 class Recorder:
-    """Takes parcels as Celery would, unless it is away."""
+    """Takes parcels as Celery would, unless it is away, and so many at a time."""
 
     def __init__(self) -> None:
+        self.takes: int | None = None
         self.sent: list[Parcel] = []
         self.away = False
 
-    def send(self, parcels: Sequence[Parcel]) -> None:
+    def send(self, parcels: Sequence[Parcel]) -> Sent:
         if self.away:
-            raise BrokerAway("nobody listens")
-        self.sent += parcels
+            return Sent(0, BrokerAway("nobody listens"))
+        taken = parcels[: self.takes]
+        self.sent += taken
+        return Sent(len(taken))
 
     def jobs(self) -> list[int]:
         return [parcel.job_id for parcel in self.sent]

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from ulid import ULID
 
 from scheduler.database import make_engine, open_redis
+from scheduler.dispatch import Sent
 from scheduler.lease import Lease
 from scheduler.service import Scheduler
 from scheduler.settings import Settings
@@ -41,9 +42,10 @@ class Life:
         if self._left is not None:
             self._left -= 1
 
-    def send(self, _: Sequence[Parcel]) -> None:
+    def send(self, parcels: Sequence[Parcel]) -> Sent:
         """Take parcels as the broker does."""
         self.pass_a_point()
+        return Sent(len(parcels))
 
 
 def take_a_turn(
@@ -101,7 +103,7 @@ def note_after(engine: Engine, _: Life) -> None:
     really_note, really_publish = ticking._note, Scheduler._publish
     notes: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-    def publish(scheduler: Scheduler, parcels: Sequence[Parcel]) -> int:
+    def publish(scheduler: Scheduler, parcels: Sequence[Parcel]) -> Sent:
         for arguments, became in notes:
             with Session(engine) as session, session.begin():
                 really_note(session, *arguments, **became)

@@ -32,11 +32,16 @@ def test_instants_come_back_in_utc(settings: Settings) -> None:
     assert instant.utcoffset() == UTC.utcoffset(None)
 
 
-def test_statements_and_idle_transactions_are_bounded_if_asked(settings: Settings) -> None:
+def test_statements_and_waits_for_locks_are_bounded_if_asked_idle_transactions_always(
+    settings: Settings,
+) -> None:
     bound = timedelta(seconds=7)
 
     assert _show(settings, "statement_timeout") == "0"
     assert _show(settings, "statement_timeout", statement_timeout=bound) == "7s"
+    assert _show(settings, "lock_timeout") == "0"
+    assert _show(settings, "lock_timeout", lock_timeout=bound) == "7s"
+    assert _show(settings, "idle_in_transaction_session_timeout") == "20s"
     assert (
         _show(settings, "idle_in_transaction_session_timeout", idle_in_transaction_timeout=bound)
         == "7s"

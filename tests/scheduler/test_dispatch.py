@@ -3,15 +3,18 @@
 import base64
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerAway
-from redis import Redis, RedisError
+from redis import Redis
 
 from local.home import free_port
-from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS, RUN_TASK, Dispatcher
+from scheduler import dispatch
+from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS, RUN_TASK, Dispatcher, Sent
 from scheduler.states import JobClass
 from scheduler.store.admission import Parcel
 from tests.chaos.proxy import Proxy
@@ -56,10 +59,42 @@ def test_a_broker_that_is_away_is_said_to_be_at_once(tmp_path: Path) -> None:
     dispatcher = Dispatcher(Celery(broker=f"redis://127.0.0.1:{free_port()}"))
     began = time.monotonic()
 
-    with pytest.raises(BrokerAway):
-        dispatcher.send([Parcel(7, 2, JobClass.HIGH, 1.5)])
+    sent = dispatcher.send([Parcel(7, 2, JobClass.HIGH, 1.5)])
 
+    assert sent.count == 0
+    assert isinstance(sent.problem, BrokerAway)
     assert time.monotonic() - began < 2  # a turn that waits here is taken for frozen
+
+
+def test_what_the_broker_does_not_take_ends_the_sending_and_what_went_out_is_told(
+    services: Services, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Celery(broker=services.redis_url)
+    dispatcher, really_send = Dispatcher(app), app.send_task
+
+    def send_task(*given: Any, **named: Any) -> Any:
+        if named["task_id"] == "3:1":
+            raise ConnectionResetError("gone")
+        return really_send(*given, **named)
+
+    monkeypatch.setattr(app, "send_task", send_task)
+
+    sent = dispatcher.send([Parcel(number, 1, JobClass.LOW, 60.0) for number in range(1, 6)])
+
+    assert sent.count == 2
+    assert isinstance(sent.problem, ConnectionResetError)
+    assert len(_messages(redis_client, JobClass.LOW)) == 2
+
+
+def test_sending_ends_when_it_takes_too_long(
+    dispatcher: Dispatcher, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "SENDING", timedelta(0))
+
+    sent = dispatcher.send([Parcel(number, 1, JobClass.LOW, 60.0) for number in range(5)])
+
+    assert sent == Sent(1)
+    assert len(_messages(redis_client, JobClass.LOW)) == 1
 
 
 def test_a_broker_that_came_back_is_used_again(
@@ -89,9 +124,6 @@ def test_a_broker_whose_connections_died_without_a_word_is_given_up_and_used_aga
 def _send_until_it_works(dispatcher: Dispatcher, parcel: Parcel) -> None:
     """Send as turns do: what failed is sent again by the next one."""
     for _ in range(3):
-        try:
-            dispatcher.send([parcel])
-        except (BrokerAway, RedisError, OSError):
-            continue
-        return
+        if dispatcher.send([parcel]).count:
+            return
     raise AssertionError("the broker is back, and nothing could be sent")

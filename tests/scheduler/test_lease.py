@@ -153,6 +153,48 @@ def test_a_leader_that_renews_is_left_alone(
     assert ann.hold()
 
 
+def test_holding_renews(committed_engine: Engine, ann: Lease, bob: Lease) -> None:
+    ann.hold()
+    _renewed(committed_engine, FROZEN_AFTER + timedelta(seconds=1))
+    ann.hold()
+
+    assert not bob.hold()
+
+    assert ann.hold()
+    assert ann.held_at == _row(committed_engine).renewed_at
+
+
+def test_whoever_has_lost_the_lead_does_not_renew_it(committed_engine: Engine, ann: Lease) -> None:
+    ann.hold()
+    committed(committed_engine, lambda s: leader.take_over(s, holder="bob", backend_pid=0))
+    renewed_at = _row(committed_engine).renewed_at
+
+    with pytest.raises(LeadershipLost):
+        ann.renew()
+
+    assert _row(committed_engine).renewed_at == renewed_at
+    eventually(ann.hold)  # in a new epoch
+    assert ann.epoch == 3
+
+
+def test_a_lease_whose_row_somebody_holds_is_kept(
+    committed_engine: Engine, settings: Settings
+) -> None:
+    engine = make_engine(settings, lock_timeout=timedelta(milliseconds=50))
+    lease = Lease(engine, holder="ann")
+    lease.hold()
+
+    with Session(committed_engine) as session:
+        leader.fence(session, epoch=lease.epoch)
+        with pytest.raises(SQLAlchemyError):
+            lease.hold()
+
+    assert lease.hold()
+    assert lease.epoch == 1
+    lease.release()
+    engine.dispose()
+
+
 def test_every_turn_renews(committed_engine: Engine, ann: Lease, bob: Lease) -> None:
     ann.hold()
     _renewed(committed_engine, FROZEN_AFTER + timedelta(seconds=1))

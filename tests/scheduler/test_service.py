@@ -3,27 +3,33 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.errors import LockNotAvailable
 from redis import Redis
-from sqlalchemy import Engine, func, select, text, update
+from sqlalchemy import Engine, event, func, select, text, update
 from sqlalchemy.orm import Session
 
 from scheduler import mirror, service
 from scheduler.database import make_engine, open_redis
+from scheduler.dispatch import Sent
 from scheduler.errors import LeadershipLost
 from scheduler.events import LIVE_CHANNEL, Announcer, read_standing
 from scheduler.lease import Lease
 from scheduler.models import Active, JobEvent, Meter, Outbox, SchedulerLease
+from scheduler.settings import Settings
 from scheduler.states import Condition, Executor, JobClass, JobStatus, Outcome
-from scheduler.store import admission, counts, leader, offers, received
+from scheduler.store import admission, counts, leader, moves, offers, received, work
 from scheduler.store.cancellation import cancel
 from tests.conftest import make_settings
-from tests.factories import MINUTE, make_submission, make_user
+from tests.factories import MINUTE, PID, WORKER, make_submission, make_user
 from tests.racing import committed, one_after_the_other
 from tests.scheduler.installation import Installation, furnish, running
 from tests.services import OwnServices, eventually
@@ -31,6 +37,19 @@ from tests.services import OwnServices, eventually
 S = JobStatus
 SECOND = timedelta(seconds=1)
 MARKER = "fairq:marker"
+
+
+@pytest.fixture
+def impatient(
+    committed_engine: Engine, settings: Settings, redis_client: Redis
+) -> Iterator[Installation]:
+    """An installation that hardly waits for locks."""
+    engine = make_engine(settings, lock_timeout=timedelta(milliseconds=50))
+    installation = Installation(engine, redis_client)
+    installation.do(furnish)
+    yield installation
+    installation.lease.release()
+    engine.dispose()
 
 
 def _user(here: Installation, **columns: object) -> int:
@@ -121,7 +140,7 @@ def test_a_job_whose_ask_is_taken_down_while_it_is_decided_is_next_for_another(
     with monkeypatch.context() as moment:
         moment.setattr(admission, "admit", admit_too_late)
         turn = here.tick()
-    assert (turn.served, turn.busy) == ((), True)
+    assert turn.served == ()
     second = here.do(lambda session: offers.put_up(session, offers.Wanted(), patience=MINUTE))
 
     assert here.tick().served == (second,)
@@ -227,6 +246,32 @@ def test_a_lost_attempt_is_retried(here: Installation) -> None:
 
     assert [move.verb for move in moves] == ["retry", "release", "admit"]
     assert [parcel.attempt for parcel in here.dispatcher.sent] == [1, 2]
+
+
+@pytest.mark.parametrize("seconds", [29, 31])
+def test_a_turn_that_let_as_many_timers_fire_as_it_may_is_followed_at_once(
+    here: Installation, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    monkeypatch.setattr(service, "TIMER_BATCH", 2)
+    here.submit(_user(here), *[make_submission(delay_seconds=30.0)] * 3)
+    here.tick()
+
+    turns = [here.tick(seconds * SECOND) for _ in range(2)]
+
+    assert [turn.busy for turn in turns] == [seconds > 30, False]
+    assert [turn.admitted for turn in turns] == ([2, 1] if seconds > 30 else [0, 0])
+
+
+def test_a_job_that_somebody_holds_is_admitted_later_and_in_no_haste(
+    here: Installation, committed_engine: Engine
+) -> None:
+    (job,) = here.submit(_user(here), make_submission())
+    with Session(committed_engine) as session:
+        moves.lock(session, [job])
+        turns = [here.tick() for _ in range(2)]
+
+    assert [(turn.admitted, turn.busy) for turn in turns] == [(0, False)] * 2
+    assert here.tick().admitted == 1
 
 
 # Caps
@@ -428,6 +473,36 @@ def test_what_could_not_be_sent_is_sent_later(here: Installation) -> None:
     assert here.tick().published == 0
 
 
+def test_what_the_broker_did_not_take_is_sent_by_the_next_turn_at_once_and_nothing_twice(
+    here: Installation,
+) -> None:
+    jobs = here.submit(_user(here), *[make_submission()] * 3)
+    here.dispatcher.takes = 2
+
+    turns = [here.tick() for _ in range(3)]
+
+    assert [(turn.published, turn.busy) for turn in turns] == [(2, True), (1, False), (0, False)]
+    assert here.dispatcher.jobs() == list(jobs)
+
+
+def test_what_went_out_before_the_broker_went_away_is_not_sent_again(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = here.submit(_user(here), *[make_submission()] * 3)
+    really_send = here.dispatcher.send
+
+    def send(parcels: Sequence[admission.Parcel]) -> Sent:
+        return replace(really_send(parcels[:2]), problem=ConnectionResetError("gone"))
+
+    with monkeypatch.context() as moment:
+        moment.setattr(here.dispatcher, "send", send)
+        turn = here.tick()
+
+    assert (turn.published, turn.busy) == (2, False)
+    here.tick()
+    assert here.dispatcher.jobs() == list(jobs)
+
+
 def test_a_message_nobody_claims_is_sent_again(here: Installation) -> None:
     claimed, unclaimed = here.submit(_user(here), *[make_submission()] * 2)
     here.tick()
@@ -442,6 +517,27 @@ def test_a_message_nobody_claims_is_sent_again(here: Installation) -> None:
     assert here.tick().published == 1
     assert here.dispatcher.jobs() == [claimed, unclaimed, unclaimed]
     assert here.tick().published == 0
+
+
+def test_a_message_whose_claim_never_ends_keeps_no_turn_waiting_and_is_sent_again(
+    impatient: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = impatient.submit(_user(impatient), make_submission())
+    really_send = impatient.dispatcher.send
+    with Session(impatient.engine) as worker:
+
+        def send(parcels: Sequence[admission.Parcel]) -> Sent:
+            work.start(worker, [(job, 1)], worker=WORKER, pid=PID, lease=MINUTE)
+            return really_send(parcels)
+
+        with monkeypatch.context() as moment:
+            moment.setattr(impatient.dispatcher, "send", send)
+            assert impatient.tick().published == 1
+    long_ago = func.now() - service.UNCLAIMED_AFTER - SECOND
+    impatient.do(lambda s: s.execute(update(Active).values(admitted_at=long_ago)))
+
+    assert impatient.tick().published == 1
+    assert impatient.dispatcher.jobs() == [job, job]
 
 
 def test_a_broker_that_forgot_everything_is_told_again(
@@ -526,7 +622,7 @@ def test_a_leader_of_an_epoch_that_is_over_changes_nothing(here: Installation) -
     here.do(_take_over)
 
     with pytest.raises(LeadershipLost):
-        here.tick(2 * SECOND)
+        here.scheduler.tick(here.now() + 2 * SECOND)
 
     assert here.statuses(job) == [S.SCHEDULED]
     assert here.dispatcher.sent == []
@@ -540,9 +636,10 @@ def test_without_the_fence_it_would_admit(
     here.do(_take_over)
     monkeypatch.setattr(leader, "fence", _let_anybody_pass)
 
-    here.tick(2 * SECOND)
+    with suppress(LeadershipLost):  # once it has admitted
+        here.scheduler.tick(here.now() + 2 * SECOND)
 
-    assert here.dispatcher.jobs() == [job]
+    assert here.statuses(job) == [S.QUEUED]
 
 
 def _let_anybody_pass(session: Session, *, epoch: int) -> leader.Memory:
@@ -577,6 +674,74 @@ def test_what_the_policy_remembers_is_kept_by_its_own_epoch_only(
     committed(committed_engine, lambda s: leader.remember(s, stale, epoch=epoch - 1))
 
     assert committed(committed_engine, lambda s: leader.fence(s, epoch=epoch)) == memory
+
+
+def test_a_leader_whose_turn_took_long_renews_before_and_after_it_publishes(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.submit(_user(here), make_submission())
+    really_remember, really_send = leader.remember, here.dispatcher.send
+    ages: list[timedelta] = []
+
+    def look(*_: object) -> None:
+        ages.append(here.do(lambda s: s.scalars(text(_SILENT_FOR)).one()))
+
+    def remember(session: Session, *given: Any, **named: Any) -> None:
+        really_remember(session, *given, **named)
+        session.execute(text(_LONG_SILENT))
+
+    def send(parcels: Sequence[admission.Parcel]) -> Sent:
+        look()
+        here.do(lambda session: session.execute(text(_LONG_SILENT)))
+        return really_send(parcels)
+
+    monkeypatch.setattr(leader, "remember", remember)
+    monkeypatch.setattr(here.dispatcher, "send", send)
+    monkeypatch.setattr(service, "write_standings", look)
+
+    here.tick()
+
+    assert len(ages) == 2
+    assert max(ages) < MINUTE
+
+
+_SILENT_FOR = "SELECT clock_timestamp() - renewed_at FROM scheduler_lease"
+_LONG_SILENT = "UPDATE scheduler_lease SET renewed_at = now() - interval '1 hour'"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_turns_that_end_jobs_wait_for_the_disk_and_others_do_not(
+    committed_engine: Engine,
+    settings: Settings,
+    redis_client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    ends: bool,
+) -> None:
+    engine = make_engine(settings, durable=False)
+    here = Installation(engine, redis_client)
+    here.do(furnish)
+    start_by = here.now() + 30 * SECOND if ends else None
+    here.submit(_user(here, paused=True), make_submission(start_by=start_by))
+    really_wait = admission.waiting_parcels
+    commits: list[str] = []
+
+    def waiting_parcels(session: Session, *, limit: int) -> list[admission.Parcel]:
+        event.listen(
+            session, "before_commit", lambda s: commits.append(s.scalar(text(_HOW_IT_COMMITS)))
+        )
+        return really_wait(session, limit=limit)
+
+    monkeypatch.setattr(admission, "waiting_parcels", waiting_parcels)
+
+    here.tick(MINUTE)
+    here.lease.release()
+    engine.dispose()
+
+    assert commits == ["on" if ends else "off"]
+
+
+_HOW_IT_COMMITS = "SHOW synchronous_commit"
 
 
 # The loop
@@ -621,6 +786,34 @@ def test_without_a_wake_a_job_is_found_all_the_same(here: Installation) -> None:
         (job,) = here.submit(_user(here), make_submission())
 
         eventually(lambda: here.dispatcher.jobs() == [job], within=5)
+
+
+def test_a_turn_that_meets_what_others_hold_is_taken_again_at_once_by_the_same_leader(
+    impatient: Installation, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PAUSE", timedelta(seconds=60))
+    here = impatient
+    waits = (("parent", Condition.COMPLETED),)
+    parent, child = here.submit(
+        _user(here), make_submission("parent"), make_submission("child", depends_on=waits)
+    )
+    here.tick()
+    here.start(parent)
+    here.succeed(parent)
+    problems: list[object] = []
+    event.listen(here.engine, "handle_error", lambda met: problems.append(met.original_exception))
+
+    with Session(here.engine) as session:
+        moves.lock(session, [child])
+        with running(here.scheduler):
+            eventually(lambda: len(problems) > 1, within=5)
+            session.rollback()
+            eventually(lambda: here.dispatcher.jobs() == [parent, child], within=5)
+            here.scheduler.stop()
+            Announcer(redis_client).wake()
+
+    assert all(isinstance(problem, LockNotAvailable) for problem in problems)
+    assert here.lease.epoch == 1
 
 
 def test_leaders_that_lose_their_connections_admit_everything_once_and_within_the_caps(

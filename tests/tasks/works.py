@@ -130,7 +130,8 @@ class Works:
 
     def send(self, attempt: Wanted) -> None:
         job = self.jobs.look(attempt)
-        self._dispatcher.send([Parcel(*attempt, job.job_class, job.timeout_seconds)])
+        sent = self._dispatcher.send([Parcel(*attempt, job.job_class, job.timeout_seconds)])
+        assert sent.count == 1, sent.problem
 
     def wait(self, attempt: Wanted, *wanted: JobStatus) -> JobStatus:
         statuses = set(wanted) or FINISHED

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from scheduler import mirror, service
+from scheduler.dispatch import Sent
 from scheduler.errors import FairqError, LeadershipLost
 from scheduler.lease import LOCK_KEY, Lease
 from scheduler.service import Scheduler
@@ -93,11 +94,12 @@ class Node:
             self._depth -= 1
             self.points.arm(None)
 
-    def send(self, parcels: Sequence[Parcel]) -> None:
+    def send(self, parcels: Sequence[Parcel]) -> Sent:
         """Put parcels on the wire, as the scheduler's dispatcher."""
         self.points.reach()
         self._world.carry(parcels)
         self.points.reach()
+        return Sent(len(parcels))
 
     def stop(self) -> None:
         self.lease.release()
@@ -282,7 +284,7 @@ class World:
         for node in self.nodes:
             known = node.scheduler._memory.mirror
             if known is not None and self._leads(node):
-                while known.is_reading:
+                while known.is_reading or known._returned:
                     node.round()
                 self._compare(node)
                 known._swept_at -= mirror.SWEEP_EVERY
@@ -438,7 +440,9 @@ class World:
 
 _LINE = "SELECT job_id FROM ready WHERE owner_id = :owner ORDER BY rank, job_id"
 _AGE = """
-UPDATE active SET published_at = published_at - CAST(:age AS interval) - interval '1 second'
+UPDATE active
+SET published_at =
+    COALESCE(published_at, admitted_at) - CAST(:age AS interval) - interval '1 second'
 """
 _LEASE_ENDS = "UPDATE active SET lease_until = now() - interval '1 second' WHERE job_id = :job"
 _LEASES_END = "UPDATE active SET lease_until = now() - interval '1 second' WHERE claimed_at < now()"

@@ -640,6 +640,29 @@ def test_unfinished_jobs_of_a_schedule_are_found_among_those_of_its_owner(filled
     assert [_indexes(plan) for plan in plans] == [{"ix_jobs_schedule"}] * 4
 
 
+def test_what_is_old_is_found_past_dead_letters_that_are_still_kept(filled: Filled) -> None:
+    statements = [each for each in _statements(filled, _forget) if "finished_at < " in each[0]]
+
+    connection = filled.session.connection()
+    for (statement, parameters), index in zip(statements, _OLD, strict=True):
+        explained = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
+        )
+        plans = [explained.scalar_one()[0]["Plan"], *_plans(connection, statement, parameters)]
+        read = [_scan_by_end(plan) for plan in plans]
+        assert [scan["Index Name"] for scan in read] == [index] * 3
+        assert read[0].get("Rows Removed by Filter", 0) == 0
+
+
+_OLD = ("ix_jobs_finished_at_usual", "ix_jobs_dead_letters_of_all")
+"""By which index those are found that are kept for the usual term, and dead letters."""
+
+
+def _scan_by_end(plan: dict[str, Any]) -> dict[str, Any]:
+    (scan,) = (each for each in _index_scans(plan) if "finished_at" in each.get("Index Cond", ""))
+    return scan
+
+
 def test_a_schedule_is_found_by_its_name(filled: Filled) -> None:
     by_name = select(Schedule.id).where(Schedule.name == "nightly7")
     ((statement, parameters),) = _statements(filled, lambda f: [f.session.execute(by_name)])

@@ -1,9 +1,10 @@
 """What was finished long ago is forgotten, with all that was kept of it."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.orm import Session
 
 from scheduler.models import (
@@ -18,7 +19,7 @@ from scheduler.models import (
     Searched,
 )
 from scheduler.states import FINISHED, UNFINISHED, JobStatus
-from scheduler.store import work
+from scheduler.store import retention, work
 from scheduler.store.retention import forget_finished
 from tests.factories import (
     END,
@@ -72,9 +73,8 @@ def test_every_table_that_names_a_job_is_seen_to() -> None:
         if key.column.table.name == "jobs"
     }
 
-    of_unfinished_jobs = {"ready", "active", "outbox"}
+    of_unfinished_jobs = {"active", "outbox"}
     assert naming - of_unfinished_jobs == {
-        "timers",
         "dependencies",
         "attempts",
         "callbacks",
@@ -82,6 +82,19 @@ def test_every_table_that_names_a_job_is_seen_to() -> None:
         "job_logs",
         "searched",
     }
+
+
+def test_no_job_that_goes_is_looked_for_in_a_table_from_end_to_end(session: Session) -> None:
+    assert list(session.scalars(text(_REFERENCES_WITHOUT_INDEX))) == []
+
+
+_REFERENCES_WITHOUT_INDEX = """
+SELECT CAST(CAST(conrelid AS regclass) AS text) FROM pg_constraint
+WHERE contype = 'f' AND confrelid = CAST('jobs' AS regclass) AND NOT EXISTS (
+    SELECT FROM pg_index
+    WHERE indrelid = conrelid AND indkey[0] = conkey[1] AND indpred IS NULL
+)
+"""
 
 
 @pytest.mark.parametrize("status", sorted(UNFINISHED))
@@ -109,6 +122,16 @@ def test_dead_letters_have_a_term_of_their_own_until_they_are_discarded(session:
     assert _forget(session, keep_failed=DAY) == 1
 
 
+def test_dead_letters_may_be_kept_for_less_than_other_jobs(session: Session) -> None:
+    owner = make_user(session)
+    make_job(session, owner, S.FAILED)
+    discarded = make_job(session, owner, S.FAILED, discarded_at=END)
+    completed = make_job(session, owner, S.COMPLETED)
+
+    assert _forget(session, keep=3 * DAY, keep_failed=DAY) == 1
+    assert _left(session) == [discarded.id, completed.id]
+
+
 def test_a_job_is_kept_while_another_waits_for_it_or_ran_after_it_and_is_not_finished(
     session: Session,
 ) -> None:
@@ -117,6 +140,26 @@ def test_a_job_is_kept_while_another_waits_for_it_or_ran_after_it_and_is_not_fin
     make_dependency(session, child, parent)
 
     assert _forget(session) == 0
+
+
+def test_a_job_is_kept_for_which_another_came_to_wait_before_it_was_locked(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = make_user(session)
+    parent, _ = (make_job(session, owner, S.COMPLETED) for _ in range(2))
+    really_run = retention.run
+
+    def run(session: Session, statement: TextClause, **parameters: Any) -> Any:
+        done = really_run(session, statement, **parameters)
+        if statement is retention._OLD_OTHERS:
+            make_dependency(session, make_job(session, owner, S.BLOCKED), parent)
+        return done
+
+    monkeypatch.setattr(retention, "run", run)
+
+    assert _forget(session) == 1
+    assert parent.id in _left(session)
+    assert session.scalars(select(Dependency.parent_id)).all() == [parent.id]
 
 
 def test_a_job_is_kept_while_it_is_still_to_be_told_about(session: Session) -> None:
