@@ -89,7 +89,7 @@ def _run(settings: Settings) -> int:
     app.config_from_object("celeryconfig")
     scheduler = Scheduler(
         engine,
-        open_redis(settings, socket_timeout=5),
+        open_redis(settings, socket_timeout=2),
         Dispatcher(app),
         Lease(engine, holder=f"{socket.gethostname()}:{os.getpid()}"),
     )
