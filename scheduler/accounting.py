@@ -32,7 +32,12 @@ def ran_since(
 
 
 def used(row: FeedRow, known: Running | None, capacity: Resources | None) -> float:
-    """Return what a job used, in machine-seconds; its charge where nobody can tell."""
+    """Return what a job used, in machine-seconds; its charge where nobody can tell.
+
+    One that was charged nothing ran on a worker of its owner's own.
+    """
+    if row.charge == 0:
+        return 0.0
     seconds = row.used_seconds or 0.0
     if known is not None:
         return known.share * seconds

@@ -29,7 +29,7 @@ def one_after_the_other(
     with Session(engine) as session, ThreadPoolExecutor(1) as pool:
         did_first = first(session)
         later = pool.submit(committed, engine, second)
-        eventually(lambda: later.done() or _somebody_waits(engine))
+        eventually(lambda: later.done() or somebody_waits(engine))
         session.commit()
         return did_first, later.result(timeout=10)
 
@@ -54,6 +54,7 @@ def committed(engine: Engine, act: Callable[[Session], T]) -> T:
         return act(session)
 
 
-def _somebody_waits(engine: Engine) -> bool:
+def somebody_waits(engine: Engine) -> bool:
+    """Tell whether a transaction waits for a lock."""
     with engine.connect() as connection:
         return bool(connection.execute(_WAITERS).scalar_one())

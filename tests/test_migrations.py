@@ -1,6 +1,7 @@
 """Migrations: up, the same as the models, down to nothing, up again; and what tables refuse."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from tests.factories import (
     make_user,
     make_worker,
 )
-from tests.services import Services, clean_environment, run_to_end
+from tests.racing import somebody_waits
+from tests.services import Services, clean_environment, eventually, run_to_end
 
 S = JobStatus
 
@@ -114,6 +116,80 @@ _A_JOB_IN_LINE = (
         " memory_mb, 1, ready_at FROM jobs"
     ),
 )
+
+
+_OLD_SNAPSHOT = "SELECT 1"  # an index made beside the work waits for whoever may not see it
+_READING_JOBS = "SELECT FROM jobs"  # and one that is dropped for whoever uses it
+
+
+@pytest.mark.slow
+def test_an_upgrade_that_is_stopped_beside_the_work_can_be_run_again(
+    engine: Engine, empty: tuple[str, Engine]
+) -> None:
+    url, here = empty
+    _alembic(url, "upgrade", "0001")
+    with here.begin() as connection:
+        for statement in _A_JOB_IN_LINE:
+            connection.execute(text(statement))
+
+    for revision, in_the_way in (
+        ("0003", _OLD_SNAPSHOT),
+        ("0004", _OLD_SNAPSHOT),
+        ("0007", _OLD_SNAPSHOT),
+        ("0009", _READING_JOBS),
+    ):
+        _stop_beside_the_work(url, here, ("upgrade", revision), in_the_way)
+        _alembic(url, "upgrade", revision)
+
+    _alembic(url, "upgrade", "head")
+    assert _catalogue(here) == _catalogue(engine)
+    with here.connect() as connection:
+        assert connection.execute(text(_INVALID)).all() == []
+        assert connection.execute(text("SELECT count(*) FROM searched")).scalar_one() == 1
+
+
+@pytest.mark.slow
+def test_a_downgrade_that_is_stopped_beside_the_work_can_be_run_again(
+    engine: Engine, empty: tuple[str, Engine]
+) -> None:
+    url, here = empty
+    _alembic(url, "upgrade", "head")
+
+    for revision in ("0008", "0003"):
+        _alembic(url, "downgrade", f"{int(revision) + 1:04}")
+        _stop_beside_the_work(url, here, ("downgrade", revision), _OLD_SNAPSHOT)
+        _alembic(url, "downgrade", revision)
+
+    _alembic(url, "upgrade", "head")
+    assert _catalogue(here) == _catalogue(engine)
+
+
+def _stop_beside_the_work(
+    url: str, engine: Engine, command: tuple[str, str], in_the_way: str
+) -> None:
+    """Stop a migration that waits for others, while somebody who writes waits for nobody."""
+    reading = engine.execution_options(isolation_level="REPEATABLE READ")
+    with reading.connect() as old, ThreadPoolExecutor(1) as pool:
+        old.execute(text(in_the_way))
+        migrating = pool.submit(_alembic, url, *command)
+        eventually(lambda: migrating.done() or somebody_waits(engine))
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '1s'"))
+            connection.execute(text("UPDATE jobs SET description = 'written meanwhile'"))
+            connection.execute(text(_STOP_WHO_WAITS))
+        with pytest.raises(AssertionError, match="alembic failed"):
+            migrating.result()
+
+
+_STOP_WHO_WAITS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+_INVALID = """
+SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid
+UNION ALL SELECT conname FROM pg_constraint WHERE NOT convalidated
+"""
 
 
 def test_the_models_are_what_the_migrations_make(engine: Engine, empty: tuple[str, Engine]) -> None:

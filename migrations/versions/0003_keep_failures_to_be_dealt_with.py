@@ -7,10 +7,26 @@ for jobs that run again. Constraints and indexes are made without keeping anybod
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.concurrently import beside_the_work, make_index, replace_constraint, validate
+
 revision = "0003"
 down_revision = "0002"
 
 _DEAD_LETTER = "status = 'failed' AND discarded_at IS NULL"
+
+_COLUMNS = [
+    ("job_types", sa.Column("max_timeout_seconds", sa.Float(), nullable=True)),
+    ("jobs", sa.Column("error_fingerprint", sa.Text(), nullable=True)),
+    ("jobs", sa.Column("discarded_at", sa.DateTime(timezone=True), nullable=True)),
+    ("feed", sa.Column("root", sa.Text(), nullable=True)),
+    ("active", sa.Column("max_timeout_seconds", sa.Float(), nullable=True)),
+]
+
+_INDEXES = [
+    ("ix_jobs_dead_letters", ["owner_id", "id"], _DEAD_LETTER),
+    ("ix_jobs_dead_letters_alike", ["error_fingerprint", "id"], _DEAD_LETTER),
+    ("ix_jobs_finished_at", ["finished_at"], "finished_at IS NOT NULL"),
+]
 
 _CHECKS = {
     "ck_jobs_failed_jobs_have_an_error": (
@@ -55,64 +71,37 @@ _CHECKS = {
 
 
 def upgrade() -> None:
-    op.add_column("job_types", sa.Column("max_timeout_seconds", sa.Float(), nullable=True))
-    op.add_column("jobs", sa.Column("error_fingerprint", sa.Text(), nullable=True))
-    op.add_column("jobs", sa.Column("discarded_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("feed", sa.Column("root", sa.Text(), nullable=True))
-    op.add_column("active", sa.Column("max_timeout_seconds", sa.Float(), nullable=True))
-    op.execute("UPDATE active SET max_timeout_seconds = timeout_seconds")
-    op.alter_column("active", "max_timeout_seconds", nullable=False)
-    # Those that failed before are alike by type and error only.
+    for table, column in _COLUMNS:
+        op.add_column(table, column.copy(), if_not_exists=True)
     op.execute(
-        "UPDATE jobs SET error_fingerprint = left(md5(type || ' ' || error_type), 16)"
-        " WHERE status = 'failed'"
+        "UPDATE active SET max_timeout_seconds = timeout_seconds WHERE max_timeout_seconds IS NULL"
     )
-    for name, (table, now, before) in _CHECKS.items():
-        _say(name, table, now, was_there=before is not None)
-    with op.get_context().autocommit_block():
-        op.create_index(
-            "ix_jobs_dead_letters",
-            "jobs",
-            ["owner_id", "id"],
-            postgresql_where=sa.text(_DEAD_LETTER),
-            postgresql_concurrently=True,
+    op.alter_column("active", "max_timeout_seconds", nullable=False)
+    for name, (table, now, _) in _CHECKS.items():
+        replace_constraint(name, table, f"CHECK ({now})")
+    with beside_the_work():
+        # Those that failed before are alike by type and error only.
+        op.execute(
+            "UPDATE jobs SET error_fingerprint = left(md5(type || ' ' || error_type), 16)"
+            " WHERE status = 'failed' AND error_fingerprint IS NULL"
         )
-        op.create_index(
-            "ix_jobs_dead_letters_alike",
-            "jobs",
-            ["error_fingerprint", "id"],
-            postgresql_where=sa.text(_DEAD_LETTER),
-            postgresql_concurrently=True,
-        )
-        op.create_index(
-            "ix_jobs_finished_at",
-            "jobs",
-            ["finished_at"],
-            postgresql_where=sa.text("finished_at IS NOT NULL"),
-            postgresql_concurrently=True,
-        )
+        for name, (table, _, _) in _CHECKS.items():
+            validate(name, table)
+        for name, columns, condition in _INDEXES:
+            make_index(name, "jobs", columns, postgresql_where=sa.text(condition))
 
 
 def downgrade() -> None:
-    op.drop_index("ix_jobs_finished_at", table_name="jobs")
-    op.drop_index("ix_jobs_dead_letters_alike", table_name="jobs")
-    op.drop_index("ix_jobs_dead_letters", table_name="jobs")
+    for name, _, _ in _INDEXES:
+        op.drop_index(name, table_name="jobs")
     op.execute("UPDATE jobs SET reason = 'cancelled_by_user' WHERE reason = 'cancelled_by_itself'")
     op.execute("UPDATE attempts SET outcome = 'interrupted' WHERE outcome = 'snoozed'")
     op.execute("DELETE FROM feed WHERE kind = 'revived'")
     for name, (table, _, before) in _CHECKS.items():
-        _say(name, table, before, was_there=True)
-    op.drop_column("active", "max_timeout_seconds")
-    op.drop_column("feed", "root")
-    op.drop_column("jobs", "discarded_at")
-    op.drop_column("jobs", "error_fingerprint")
-    op.drop_column("job_types", "max_timeout_seconds")
-
-
-def _say(name: str, table: str, condition: str | None, *, was_there: bool) -> None:
-    """Put a check in the place of what it was before; no check without a condition."""
-    if was_there:
-        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    if condition is not None:
-        op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID")
-        op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+        if before is None:
+            op.drop_constraint(name, table)
+        else:
+            replace_constraint(name, table, f"CHECK ({before})")
+            validate(name, table)
+    for table, column in reversed(_COLUMNS):
+        op.drop_column(table, column.name)

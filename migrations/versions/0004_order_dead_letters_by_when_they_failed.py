@@ -5,7 +5,8 @@ an owner are each found without looking at others. Made and dropped without keep
 """
 
 import sqlalchemy as sa
-from alembic import op
+
+from migrations.concurrently import beside_the_work, drop_index, make_index
 
 revision = "0004"
 down_revision = "0003"
@@ -33,14 +34,8 @@ def downgrade() -> None:
 
 
 def _exchange(old: dict[str, list[str]], new: dict[str, list[str]]) -> None:
-    with op.get_context().autocommit_block():
+    with beside_the_work():
         for name, columns in new.items():
-            op.create_index(
-                name,
-                "jobs",
-                columns,
-                postgresql_where=sa.text(_DEAD_LETTER),
-                postgresql_concurrently=True,
-            )
+            make_index(name, "jobs", columns, postgresql_where=sa.text(_DEAD_LETTER))
         for name in old:
-            op.drop_index(name, table_name="jobs", postgresql_concurrently=True)
+            drop_index(name, "jobs")

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations.concurrently import beside_the_work, make_index, replace_constraint, validate
+
 revision = "0007"
 down_revision = "0006"
 
@@ -54,24 +56,34 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_schedules_owner_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
         postgresql_with={"fillfactor": "80"},
+        if_not_exists=True,
     )
-    op.create_index("uq_schedules_owner_id_name", "schedules", ["owner_id", "name"], unique=True)
-    op.create_index("ix_schedules_name", "schedules", ["name"])
+    op.create_index(
+        "uq_schedules_owner_id_name",
+        "schedules",
+        ["owner_id", "name"],
+        unique=True,
+        if_not_exists=True,
+    )
+    op.create_index("ix_schedules_name", "schedules", ["name"], if_not_exists=True)
     op.create_index(
         "ix_schedules_due_at",
         "schedules",
         ["due_at", "id"],
         postgresql_where=sa.text("NOT paused"),
+        if_not_exists=True,
     )
-    op.add_column("active", sa.Column("cancel_reason", sa.Text(), nullable=True))
+    op.add_column(
+        "active", sa.Column("cancel_reason", sa.Text(), nullable=True), if_not_exists=True
+    )
     _know_reasons(f"{_KNOWN}, 'replaced_by_schedule'")
-    with op.get_context().autocommit_block():
-        op.create_index(
+    with beside_the_work():
+        validate(_REASONS, "jobs")
+        make_index(
             "ix_jobs_schedule",
             "jobs",
             ["owner_id", "schedule", "status", "id"],
             postgresql_where=sa.text("schedule IS NOT NULL"),
-            postgresql_concurrently=True,
         )
 
 
@@ -79,15 +91,15 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_schedule", table_name="jobs")
     op.execute("UPDATE jobs SET reason = 'cancelled_by_user' WHERE reason = 'replaced_by_schedule'")
     _know_reasons(_KNOWN)
+    validate(_REASONS, "jobs")
     op.drop_column("active", "cancel_reason")
     op.drop_table("schedules")
 
 
 def _know_reasons(reasons: str) -> None:
-    condition = (
-        "(status = 'cancelled') = (reason IS NOT NULL)"
-        f" AND (reason IS NULL OR reason IN ({reasons}))"
+    replace_constraint(
+        _REASONS,
+        "jobs",
+        "CHECK ((status = 'cancelled') = (reason IS NOT NULL)"
+        f" AND (reason IS NULL OR reason IN ({reasons})))",
     )
-    op.execute(f"ALTER TABLE jobs DROP CONSTRAINT {_REASONS}")
-    op.execute(f"ALTER TABLE jobs ADD CONSTRAINT {_REASONS} CHECK ({condition}) NOT VALID")
-    op.execute(f"ALTER TABLE jobs VALIDATE CONSTRAINT {_REASONS}")

@@ -47,9 +47,12 @@ class Secret:
     previous_until: datetime | None
 
 
+_IS_DUE = "due_at <= now() AND (taken_until IS NULL OR taken_until <= now())"
+
 # Owner by owner, those with the least on its way first; who waits behind ten thousand of somebody
-# else's is found as fast as if there were none of them.
-_TAKE = text("""
+# else's is found as fast as if there were none of them. Only what is chosen is locked, so that
+# others find the rest at the same moment.
+_TAKE = text(f"""
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM callbacks WHERE due_at IS NOT NULL ORDER BY owner_id LIMIT 1)
     UNION ALL
@@ -68,16 +71,18 @@ due AS (
     ) AS sent
     CROSS JOIN LATERAL (
         SELECT id, due_at FROM callbacks
-        WHERE owner_id = owners.owner_id AND due_at <= now()
-          AND (taken_until IS NULL OR taken_until <= now())
+        WHERE owner_id = owners.owner_id AND {_IS_DUE}
         ORDER BY due_at, id LIMIT GREATEST(:per_owner - sent.count, 0)
-        FOR UPDATE SKIP LOCKED
     ) AS one
 ),
 chosen AS (SELECT id FROM due ORDER BY place, due_at, id LIMIT :limit),
+held AS (
+    SELECT id FROM callbacks WHERE id = ANY(ARRAY(SELECT id FROM chosen)) AND {_IS_DUE}
+    FOR UPDATE SKIP LOCKED
+),
 taken AS (
     UPDATE callbacks SET taken_until = now() + CAST(:lease AS interval), tries = tries + 1
-    FROM chosen WHERE callbacks.id = chosen.id
+    FROM held WHERE callbacks.id = held.id
     RETURNING callbacks.*
 )
 SELECT taken.id, taken.owner_id, taken.tries, taken.tries_forgiven, taken.delivery_id,

@@ -12,10 +12,10 @@ from scheduler.policy.parameters import DURATIONS_KEPT
 from scheduler.store.moves import fetch, run
 
 # Types first, whatever the number of pairs; of those the ones that ended last.
-_READ = text("""
-WITH newest AS (
-    SELECT * FROM durations ORDER BY owner_id <> :anybody, updated_at DESC LIMIT :limit
-)
+_IN_ORDER = "SELECT * FROM durations ORDER BY owner_id <> :anybody, updated_at DESC"
+
+_READ = text(f"""
+WITH newest AS ({_IN_ORDER} LIMIT :limit)
 SELECT job_type, owner_id, mean, variance, count
 FROM newest ORDER BY updated_at, job_type, owner_id
 """)
@@ -34,6 +34,12 @@ ORDER BY job_type, owner_id
 ON CONFLICT (job_type, owner_id) DO UPDATE
 SET mean = excluded.mean, variance = excluded.variance, count = excluded.count,
     updated_at = excluded.updated_at
+""")
+
+_FORGET = text(f"""
+WITH oldest AS ({_IN_ORDER} OFFSET :limit)
+DELETE FROM durations USING oldest
+WHERE durations.job_type = oldest.job_type AND durations.owner_id = oldest.owner_id
 """)
 
 
@@ -62,6 +68,11 @@ def write(session: Session, changed: Mapping[Key, Learned]) -> None:
     ]
     if rows:
         run(session, _WRITE, learned=json.dumps(rows, allow_nan=False))
+
+
+def forget(session: Session) -> None:
+    """Forget what no leader will read. Only the leader writes here."""
+    run(session, _FORGET, anybody=ANYBODY, limit=DURATIONS_KEPT)
 
 
 def _durations(rows: Iterable[dict[str, Any]]) -> Durations:

@@ -21,26 +21,27 @@ class Renewed(NamedTuple):
     cancel_requested: bool
 
 
-# A job that is to stop, or has taken all the time it may, gets no more.
-_RENEW = text("""
-UPDATE active
-SET lease_until = CASE WHEN cancel_requested_at IS NOT NULL THEN lease_until ELSE LEAST(
-        now() + make_interval(secs => attempts.lease_seconds),
-        claimed_at + make_interval(secs => timeout_seconds)) END
-FROM attempts
-WHERE active.job_id = :id AND lease_until > now() AND attempts.job_id = active.job_id
-  AND attempts.attempt = active.attempt AND attempts.lease = :lease
-RETURNING active.attempt, lease_until AS until,
-          cancel_requested_at IS NOT NULL AS cancel_requested
-""")
-
-_HELD_UNDER = text("""
-SELECT active.attempt
+_HELD = """
+SELECT active.job_id, active.attempt, attempts.lease_seconds
 FROM jobs
     JOIN active ON active.job_id = jobs.id
     JOIN attempts ON attempts.job_id = active.job_id AND attempts.attempt = active.attempt
 WHERE jobs.id = :id AND lease_until > now() AND attempts.lease = :lease
 FOR NO KEY UPDATE OF jobs, active
+"""
+_HELD_UNDER = text(_HELD)
+
+# The job first, as whoever moves it does. One that is to stop, or has taken all the time it may,
+# gets no more.
+_RENEW = text(f"""
+WITH held AS ({_HELD})
+UPDATE active
+SET lease_until = CASE WHEN cancel_requested_at IS NOT NULL THEN lease_until ELSE LEAST(
+        now() + make_interval(secs => held.lease_seconds),
+        claimed_at + make_interval(secs => timeout_seconds)) END
+FROM held WHERE active.job_id = held.job_id
+RETURNING active.attempt, lease_until AS until,
+          cancel_requested_at IS NOT NULL AS cancel_requested
 """)
 
 _REPORTED_UNDER = text("""
@@ -59,8 +60,8 @@ def renew(session: Session, job: int, lease: str) -> Renewed | None:
 
 def held_under(session: Session, job: int, lease: str) -> int | None:
     """Return the attempt that is running under a lease; None if that is over."""
-    attempt: int | None = run(session, _HELD_UNDER, id=job, lease=lease).scalar_one_or_none()
-    return attempt
+    held = run(session, _HELD_UNDER, id=job, lease=lease).first()
+    return None if held is None else held.attempt
 
 
 def reported_under(session: Session, job: int, lease: str) -> Outcome | None:

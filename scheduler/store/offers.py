@@ -70,11 +70,14 @@ DELETE FROM asks WHERE id IN (
 )
 """)
 
+# One that is being claimed at this very moment is left to its worker.
 _UNCLAIMED = text("""
-SELECT job_id, attempt FROM active
-WHERE executor = :by_pull AND claimed_at IS NULL
-  AND admitted_at < now() - CAST(:older_than AS interval)
-ORDER BY admitted_at, job_id LIMIT :limit
+SELECT jobs.id, active.attempt
+FROM active JOIN jobs ON jobs.id = active.job_id
+WHERE active.executor = :by_pull AND active.claimed_at IS NULL
+  AND active.admitted_at < now() - CAST(:older_than AS interval)
+ORDER BY active.admitted_at, jobs.id LIMIT :limit
+FOR NO KEY UPDATE OF jobs, active SKIP LOCKED
 """)
 
 
@@ -113,7 +116,7 @@ def clear_away(session: Session, *, limit: int) -> list[Move]:
     """Forget asks of workers that are gone, and take back what was offered and not claimed."""
     run(session, _FORGET_EXPIRED, older_than=UNCLAIMED_AFTER, limit=limit)
     rows = run(session, _UNCLAIMED, older_than=UNCLAIMED_AFTER, limit=limit).all()
-    return give_back(session, [(row.job_id, row.attempt) for row in rows]) if rows else []
+    return give_back(session, [(row.id, row.attempt) for row in rows]) if rows else []
 
 
 def _asked(wanted: Wanted) -> dict[str, object]:

@@ -3,14 +3,16 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from math import fsum
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from scheduler.policy.durations import Durations
+from scheduler.policy.meters import effective_weight
 from scheduler.policy.rules import AccountTerms, Rules, rules_of, under
 from scheduler.policy.starts import Starts
 from scheduler.snapshot import (
@@ -136,25 +138,45 @@ class Owner(NamedTuple):
 
 
 def read_snapshot(session: Session, memory: Memory, *, now: datetime) -> Snapshot:
-    """Read everything one pass decides on, for whoever does not keep it in memory."""
+    """Read everything one pass decides on, for whoever does not keep it in memory.
+
+    Of many who wait, only the lines of those are read who have received least; the others count
+    with their weight.
+    """
     policy = content_of(current_policy(session))
     known = Known(rules_of(policy.rules), durations.read(session), now)
     running = read_running(session)
     waiting = read_owners(session)
     involved = {*waiting, *read_in_line(session), *(job.owner_id for job in running)}
     owners = read_accounts(session, involved, known)
-    windows = read_windows(session, waiting, window_for(len(waiting)), owners, known)
+    accounts = {owner: each.account for owner, each in owners.items()}
+    clock = clock_from_json(memory.clock)
+    in_order = sorted(waiting, key=lambda owner: (_place(accounts[owner], clock), owner))
+    front, behind = in_order[:FRONT], [accounts[owner] for owner in in_order[FRONT:]]
+    windows = read_windows(session, front, window_for(len(waiting)), owners, known)
     starts = starts_from_json(memory.starts)
     return Snapshot(
         now=now,
         candidates=tuple(job for window in windows.values() for job in window.jobs),
         running=running,
-        accounts={owner: each.account for owner, each in owners.items()},
+        # Who has no candidates is taken to have left the line, and would lose the place in it.
+        accounts=accounts | {each.owner_id: _keeping_place(each) for each in behind},
         groups=read_groups(session),
-        clock=clock_from_json(memory.clock),
+        clock=clock,
         reservation=reservation_from_json(memory.reservation),
         limits=read_limits(session, policy, starts, now=now),
+        unseen_weight=fsum(
+            effective_weight(each.weight) for each in behind if each.tag is not None
+        ),
     )
+
+
+def _place(account: Account, clock: Clock) -> float:
+    return max(account.meter, clock.virtual_now) if account.tag is None else account.tag
+
+
+def _keeping_place(account: Account) -> Account:
+    return account if account.tag is None else replace(account, meter=account.tag, tag=None)
 
 
 def window_for(owners: int) -> int:

@@ -159,16 +159,17 @@ def submit(
     *,
     batch: bool,
     beyond_backlog: bool = False,
+    of_any_size: bool = False,
 ) -> Submitted:
     """Take in all *submissions* of one owner, or none.
 
     Jobs may wait for each other in any order and for jobs that exist. A job that exists with the
     same content is answered as a duplicate. Raises a SubmissionRefused whose path names the field;
     *batch* tells whether fields are reached through ``jobs.N``. What is to relieve a full backlog
-    may go *beyond_backlog*.
+    may go *beyond_backlog*; what is to wait for a worker that is large enough may be *of_any_size*.
     """
     intake = _Intake(session, owner_id, submissions, batch=batch)
-    return intake.run(beyond_backlog=beyond_backlog)
+    return intake.run(beyond_backlog=beyond_backlog, of_any_size=of_any_size)
 
 
 def check(session: Session, owner_id: int, submission: Submission) -> None:
@@ -189,19 +190,20 @@ class _Intake:
         self._names = [one.job_id or f"job_{str(ULID()).lower()}" for one in submissions]
         self._hashes = [_content_hash(one) for one in submissions]
 
-    def check(self) -> tuple[Mapping[str, JobType], dict[str, int]]:
+    def check(self, *, of_any_size: bool = False) -> tuple[Mapping[str, JobType], dict[str, int]]:
         """Return the types by name, and the existing jobs that new ones wait for."""
         self._check_names()
         self._check_cycles()
         types = self._types()
         self._check_executors(types)
         self._check_payloads(types)
-        self._check_sizes(types)
+        if not of_any_size:
+            self._check_sizes(types)
         self._check_timeouts(types)
         return types, self._find_parents()
 
-    def run(self, *, beyond_backlog: bool) -> Submitted:
-        types, parents = self.check()
+    def run(self, *, beyond_backlog: bool, of_any_size: bool) -> Submitted:
+        types, parents = self.check(of_any_size=of_any_size)
         if not beyond_backlog:
             self._check_backlog()
         rows = [self._row(place, types[one.type]) for place, one in enumerate(self._submissions)]

@@ -4,13 +4,14 @@ The jobs of some ticks and the note that these are seen to are one transaction. 
 up again all the same, the name of its job is taken, and nothing is doubled.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from scheduler.errors import (
@@ -25,14 +26,20 @@ from scheduler.states import UNFINISHED, CancelReason, CatchUp, Overlap, Role
 from scheduler.store.cancellation import cancel_all
 from scheduler.store.moves import Move, fetch, run
 from scheduler.store.schedules import job_name, submission_of
-from scheduler.store.submission import submit
+from scheduler.store.submission import Submission, Submitted, submit
 from scheduler.ticks import due, timing_of
 
 ROOM_EXPECTED_AFTER = timedelta(seconds=10)
 """When ticks that wait for room in a full backlog are tried again."""
 
+TRIED_AGAIN_AFTER = timedelta(minutes=1)
+"""When ticks are tried again whose jobs could not be made for a reason that nobody foresaw."""
+
+INTERNAL_ERROR = "internal_error"
+"""The code of such a reason, as of one that ends a request."""
+
 PATIENCE = timedelta(milliseconds=500)
-"""How long a turn waits for somebody who is submitting a job of the same name at this moment."""
+"""How long a turn may take and still wait for others, who are submitting a job of the same name."""
 
 _IN_THE_WAY = {"40P01", "55P03"}  # deadlock, lock not available
 
@@ -75,8 +82,17 @@ _NOTHING = dict.fromkeys(
     ("job_id", "ran_at", "skipped_at", "error_code", "error", "error_at"), None
 ) | {"skipped": 0, "stopped": False}
 
-_WAIT_AT_MOST = text("SELECT set_config('lock_timeout', :most, true)")
+_PATIENT_UNTIL = text("SELECT clock_timestamp() + CAST(:patience AS interval)")
+
+# In milliseconds, of which none would be no limit.
+_WAIT_UNTIL = text("""
+SELECT set_config('lock_timeout', CAST(GREATEST(1, CEIL(
+    1000 * EXTRACT(epoch FROM CAST(:until AS timestamptz) - clock_timestamp()))) AS text), true)
+""")
 _WAIT_AS_BEFORE = text("SET LOCAL lock_timeout TO DEFAULT")
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +117,48 @@ class _Jobs:
 def make_due(session: Session, *, now: datetime, limit: int, ticks: int) -> Made:
     """Make the jobs of ticks that are due: of *limit* schedules, and about *ticks* at most.
 
-    What is refused is noted on its schedule, and keeps no other from its jobs.
+    What is refused, or fails, is noted on its schedule, and keeps no other from its jobs.
     """
     rows = fetch(session, _DUE, now=now, limit=limit, viewer=Role.VIEWER)
     if not rows:
         return Made([], has_more=False)
-    run(session, _WAIT_AT_MOST, most=f"{PATIENCE // timedelta(milliseconds=1)}ms")
-    made = [_unless_in_the_way(session, row, now, max(1, ticks // len(rows))) for row in rows]
+    until, most = run(session, _PATIENT_UNTIL, patience=PATIENCE).scalar_one(), ticks // len(rows)
+    made = []
+    for row in rows:
+        run(session, _WAIT_UNTIL, until=until)
+        made.append(_see_to_apart(session, row, now, max(1, most)))
     run(session, _WAIT_AS_BEFORE)
-    has_more = len(rows) == limit or any(one.has_more for one in made)
-    return Made([move for one in made for move in one.moves], has_more)
+    seen_to = [one for one in made if one is not None]
+    has_more = len(seen_to) == limit or any(one.has_more for one in seen_to)
+    return Made([move for one in seen_to for move in one.moves], has_more)
 
 
-def _unless_in_the_way(session: Session, row: _Row, now: datetime, most: int) -> Made:
-    """See to the ticks of one schedule, or leave them for the next turn if others are at it."""
+def _see_to_apart(session: Session, row: _Row, now: datetime, most: int) -> Made | None:
+    """See to the ticks of one schedule; None leaves them for another turn, as others are at it."""
     try:
-        return _see_to(session, row, now, most)
-    except OperationalError as problem:
-        if getattr(problem.orig, "sqlstate", None) not in _IN_THE_WAY:
+        with session.begin_nested():
+            return _see_to(session, row, now, most)
+    except DBAPIError as problem:
+        if problem.connection_invalidated:
             raise
-        return Made([], has_more=False)
+        if getattr(problem.orig, "sqlstate", None) in _IN_THE_WAY:
+            return None
+        return _put_off(session, row, problem, now)
+    except Exception as problem:  # noqa: BLE001 - one schedule must not stop the turns of all
+        return _put_off(session, row, problem, now)
+
+
+def _put_off(session: Session, row: _Row, problem: Exception, now: datetime) -> Made:
+    """Note what went wrong, and try again later: no tick is lost that has come to its job then."""
+    log.error(
+        "ticks put off",
+        extra={"schedule": row["name"], "owner_id": row["owner_id"]},
+        exc_info=problem,
+    )
+    said = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+    became = {"error_code": INTERNAL_ERROR, "error": said, "error_at": now}
+    _note(session, row, row["next_at"], now + TRIED_AGAIN_AFTER, **became)
+    return Made([], has_more=False)
 
 
 def _see_to(session: Session, row: _Row, now: datetime, most: int) -> Made:
@@ -178,12 +216,17 @@ def _submit(session: Session, row: _Row, ticks: Sequence[datetime]) -> list[Move
     ]
     with session.begin_nested():
         if row["overlap"] != Overlap.REPLACE:
-            return submit(session, row["owner_id"], wanted, batch=False).moves
+            return _take_in(session, row, wanted).moves
         earlier = list(run(session, _TAKE_UNFINISHED, **_earlier(row)).scalars())
         moves = cancel_all(session, earlier, reason=CancelReason.REPLACED)
-        submitted = submit(session, row["owner_id"], wanted, batch=False)
+        submitted = _take_in(session, row, wanted)
         replaced = cancel_all(session, submitted.ids[:-1], reason=CancelReason.REPLACED)
         return moves + submitted.moves + replaced
+
+
+def _take_in(session: Session, row: _Row, wanted: Sequence[Submission]) -> Submitted:
+    # They fitted when the schedule was made: now they wait, should a large worker be away.
+    return submit(session, row["owner_id"], wanted, batch=False, of_any_size=True)
 
 
 def _earlier(row: _Row) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from scheduler.accounting import received
+from scheduler.accounting import received, used
+from scheduler.snapshot import Resources
 from scheduler.states import FeedKind
 from scheduler.store.dependencies import FeedRow
 from scheduler.store.received import SLICE, SLICES_KEPT
@@ -22,6 +23,17 @@ def spread(*, ran: timedelta, used: float, until: datetime) -> dict[timedelta, f
     found = received(row, used, until)
     assert {owner for _, owner in found} <= {OWNER}
     return {since - NOON: amount for (since, _), amount in found.items()}
+
+
+@pytest.mark.parametrize(("charge", "machine_seconds"), [(0.0, 0.0), (1.0, 30.0)])
+def test_of_a_job_that_a_new_leader_does_not_know_the_charge_tells_whose_worker_it_used(
+    charge: float, machine_seconds: float
+) -> None:
+    row = FeedRow(
+        FeedKind.ENDED, 1, OWNER, 4.0, 1, charge, express=False, used_seconds=60, job_type=None
+    )
+
+    assert used(row, None, Resources(8, 1024, 8)) == machine_seconds
 
 
 def test_a_short_job_counts_where_it_ended() -> None:

@@ -70,8 +70,9 @@ def make_schedule(body: ScheduleRequest) -> Response:
 
     A tick is missed if no scheduler sees to it within a minute. `catch_up` says which of those make
     jobs later: `none`, the `latest` one, or `all` in their order. A schedule that was paused goes
-    on from when it is resumed. A tick that is refused as a submission would be is noted in
-    `last_error`; under `all`, ticks wait for room in a full backlog instead.
+    on from when it is resumed. A tick that is refused as a submission would be, or fails, is noted
+    in `last_error`; under `all`, ticks wait for room in a full backlog instead. A job that is too
+    large for what there is at its tick waits.
     """
     session = db.session()
     account = access.require()

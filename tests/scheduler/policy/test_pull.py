@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -189,3 +190,52 @@ def test_which_ask_takes_a_job_does_not_depend_on_their_order(asks: list[Ask]) -
     assert [waiting.take(pull(1, 1, job_type="a")).id for _ in asks] == [4, 2, 3, 1]
     assert waiting.find(pull(1, 1, job_type="a")) is None
     assert not waiting.are_for("a")
+
+
+_OWNERS = st.sampled_from([None, 1, 2, 3])
+_TYPES = st.sampled_from([None, frozenset(), frozenset("a"), frozenset("b"), frozenset("ab")])
+
+
+@given(
+    st.lists(st.tuples(_TYPES, _OWNERS)),
+    st.lists(st.tuples(st.sampled_from([1, 2, 3, 4]), st.sampled_from("abc"))),
+)
+def test_the_choosiest_of_those_who_may_takes_a_job(
+    asking: list[tuple[frozenset[str] | None, int | None]], waiting: list[tuple[int, str]]
+) -> None:
+    left = [Ask(number, *wanted) for number, wanted in enumerate(asking)]
+    asks = Asks(left)
+
+    for number, (owner, job_type) in enumerate(waiting):
+        one = pull(number, owner, job_type=job_type)
+        assert asks.are_for(job_type) == any(_is_for(ask, job_type) for ask in left)
+        found = asks.find(one)
+        who_may = [ask for ask in left if ask.accepts(one)]
+        assert (found is None) == (not who_may)
+        if found is not None:
+            assert _choice(found) == min(map(_choice, who_may))
+            assert asks.take(one) == found
+            left.remove(found)
+
+
+def _is_for(ask: Ask, job_type: str) -> bool:
+    return ask.types is None or job_type in ask.types
+
+
+def _choice(ask: Ask) -> tuple[bool, bool, int]:
+    return (ask.owner_id is None, ask.types is None, len(ask.types or ()))
+
+
+def test_what_others_ask_for_costs_an_owner_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each turn that looks at every ask makes passes over many owners as long as both together."""
+    looked_at: list[Ask] = []
+    accepts = Ask.accepts
+    monkeypatch.setattr(Ask, "accepts", lambda ask, job: looked_at.append(ask) or accepts(ask, job))
+    many = range(1, 101)
+    asks = [Ask(owner, frozenset({"scan"}), owner) for owner in many]
+    jobs = [pull(owner, owner, job_type="print") for owner in many]
+
+    for made in (plan, decide):
+        assert made(snapshot(jobs, limits=asked(*asks))).admissions == ()
+
+    assert len(looked_at) <= 10 * len(jobs)

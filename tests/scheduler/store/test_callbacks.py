@@ -41,7 +41,7 @@ from tests.factories import (
     make_job,
     make_user,
 )
-from tests.racing import all_at_once, committed
+from tests.racing import all_at_once, committed, one_after_the_other
 from tests.scheduler.store.test_moves import VERBS
 
 S = JobStatus
@@ -278,6 +278,22 @@ def test_who_has_less_on_the_way_goes_first_however_long_the_other_waits(session
     taken = [_ids(take(session, limit=1)) for _ in range(3)]
 
     assert taken == [[first], [late], [second]]
+
+
+def test_what_a_courier_does_not_take_is_there_for_others_at_the_same_moment(
+    committed_engine: Engine,
+) -> None:
+    first, second = committed(
+        committed_engine, lambda session: [_due(session).id, _due(session).id]
+    )
+
+    taken, meanwhile = one_after_the_other(
+        committed_engine,
+        lambda session: _ids(take(session, limit=1)),
+        lambda session: _ids(take(session, limit=2)),
+    )
+
+    assert (taken, meanwhile) == ([first], [second])
 
 
 def test_couriers_that_look_at_the_same_moment_take_each_callback_once(

@@ -1,5 +1,6 @@
 """What was learned of durations survives its leader."""
 
+import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -57,3 +58,21 @@ def test_one_type_can_be_asked_about(session: Session) -> None:
 
     assert set(found.types) == {"report"}
     assert set(found.pairs) == {("report", 8)}
+
+
+def test_what_would_not_be_read_is_forgotten(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durations, "DURATIONS_KEPT", 3)
+    _, changed = Durations().learn(Lasted("report", owner, 3) for owner in (1, 2, 3, 4))
+    durations.write(session, changed)
+    session.execute(
+        text("UPDATE durations SET updated_at = now() - make_interval(days => owner_id::int)")
+    )
+    kept = durations.read(session)
+
+    durations.forget(session)
+
+    left = session.execute(select(Duration.job_type, Duration.owner_id)).all()
+    assert sorted(left) == [("report", ANYBODY), ("report", 1), ("report", 2)]
+    assert durations.read(session) == kept

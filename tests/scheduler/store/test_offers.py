@@ -1,6 +1,7 @@
 """Pull workers that wait for a job, what they are offered, and under which lease they run it."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,11 @@ from scheduler.store import leases, offers, picture, recovery, work
 from scheduler.store.admission import Admitted, admit, publish_again
 from scheduler.store.cancellation import HEARD_WITHIN, cancel
 from scheduler.store.leader import Memory
-from scheduler.store.moves import Move
+from scheduler.store.moves import Move, lock
 from scheduler.store.offers import UNCLAIMED_AFTER, Wanted
 from tests.factories import make_job, make_user, make_worker
-from tests.racing import all_at_once, committed, one_after_the_other
+from tests.racing import all_at_once, committed, one_after_the_other, somebody_waits
+from tests.services import eventually
 
 S = JobStatus
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -211,6 +213,21 @@ def test_what_is_offered_to_a_worker_that_is_gone_goes_back_and_is_not_counted(
     assert celerys.status == S.QUEUED
 
 
+def test_a_job_that_is_claimed_at_the_last_moment_is_left_to_its_worker(
+    committed_engine: Engine,
+) -> None:
+    job = committed(committed_engine, lambda session: _pull(session, make_user(session), S.QUEUED))
+
+    claimed, cleared = one_after_the_other(
+        committed_engine,
+        lambda session: _claim(session, job),
+        lambda session: offers.clear_away(session, limit=10),
+    )
+
+    assert [move.verb for move in claimed] == ["start"]
+    assert cleared == []
+
+
 def test_asks_of_workers_that_are_gone_are_forgotten(session: Session, owner: User) -> None:
     ask = offers.put_up(session, ANY, patience=MINUTE)
     fresh = offers.put_up(session, ANY, patience=timedelta(0))
@@ -397,6 +414,29 @@ def test_a_lease_is_reported_under_once(committed_engine: Engine) -> None:
     told = all_at_once(committed_engine, [report] * 8)
 
     assert sum(len(moves) for moves in told) == 1
+
+
+def test_a_sign_of_life_and_whoever_moves_the_job_do_not_block_each_other(
+    committed_engine: Engine,
+) -> None:
+    job = committed(committed_engine, lambda session: _running(session, make_user(session)))
+
+    def renew(session: Session) -> leases.Renewed | None:
+        renewed = leases.renew(session, job.id, "secret")
+        work.set_progress(session, job.id, 1, 0.5, None)
+        return renewed
+
+    with Session(committed_engine) as moving, ThreadPoolExecutor(1) as pool:
+        lock(moving, [job.id])
+        renewed = pool.submit(committed, committed_engine, renew)
+        eventually(lambda: renewed.done() or somebody_waits(committed_engine))
+        (move,) = cancel(moving, job.id)
+        moving.commit()
+
+    assert move.verb == "request_cancel"
+    told = renewed.result(timeout=10)
+    assert told is not None
+    assert told.cancel_requested
 
 
 def test_a_report_and_a_cancellation_do_not_block_each_other(committed_engine: Engine) -> None:

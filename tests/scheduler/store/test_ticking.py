@@ -1,5 +1,6 @@
 """What the ticks of schedules do: jobs, skips, replacements and refusals, each noted."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -7,13 +8,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from scheduler.models import Active, Job, JobType, Schedule, User
 from scheduler.states import FINISHED, UNFINISHED, CancelReason, CatchUp, JobStatus, Overlap, Role
-from scheduler.store import work
+from scheduler.store import ticking, work
 from scheduler.store.submission import submit
-from scheduler.store.ticking import ROOM_EXPECTED_AFTER, Made, make_due
+from scheduler.store.ticking import PATIENCE, ROOM_EXPECTED_AFTER, TRIED_AGAIN_AFTER, Made, make_due
 from tests.factories import (
     MINUTE,
     NOON,
@@ -386,10 +388,6 @@ def spoil_payload(session: Session, owner: User) -> None:
     session.get_one(JobType, "simulate").payload_schema = {"required": ["size"]}
 
 
-def spoil_size(session: Session, owner: User) -> None:
-    make_policy(session, cap_cpu_units=Decimal("0.5"))
-
-
 def spoil_backlog(session: Session, owner: User) -> None:
     owner.cap_backlog = 0
 
@@ -415,10 +413,6 @@ SPOILERS = {
         ),
     ),
     spoil_payload: ("validation_failed", "payload: 'size' is a required property"),
-    spoil_size: (
-        "never_fits",
-        "resource_requirements: asks for 1.000 CPU units; there are 0.500 in all",
-    ),
     spoil_backlog: (
         "backlog_full",
         (
@@ -459,7 +453,7 @@ def test_a_tick_that_is_refused_is_noted_and_stops_no_other(
     assert noted(session, spoiled, "last_job_id", "skipped", "paused") == (None, 0, False)
 
 
-@pytest.mark.parametrize("spoil", [spoil_type, spoil_payload, spoil_size, spoil_owner])
+@pytest.mark.parametrize("spoil", [spoil_type, spoil_payload, spoil_owner])
 def test_what_is_refused_for_good_is_not_tried_again(
     session: Session, owner: User, spoil: Any
 ) -> None:
@@ -471,6 +465,100 @@ def test_what_is_refused_for_good_is_not_tried_again(
 
     assert (made.moves, made.has_more) == ([], False)
     assert noted(session, schedule, "next_at") == (NOON + 6 * MINUTE,)
+
+
+@pytest.mark.parametrize("overlap", Overlap)
+def test_what_is_too_large_for_what_there_is_now_waits_for_more(
+    session: Session, owner: User, overlap: Overlap
+) -> None:
+    schedule = make_schedule(session, owner, overlap=overlap)
+    make_policy(session, cap_cpu_units=Decimal("0.5"))
+
+    tick(session)
+
+    assert [job.status for job in jobs(session)] == [S.READY]
+    assert noted(session, schedule, "last_job_id", "last_error") == (at(0), None)
+
+
+def spoil_schema(session: Session, schedule: Schedule) -> None:
+    schema = {"properties": {"name": {"pattern": "*"}}}
+    session.get_one(JobType, "simulate").payload_schema = schema
+    schedule.template = {"type": "simulate", "payload": {"name": "x"}}
+
+
+def spoil_template(session: Session, schedule: Schedule) -> None:
+    schedule.template = {"type": "simulate", "resource_requirements": {"memory_mb": -1}}
+
+
+def spoil_skipped(session: Session, schedule: Schedule) -> None:
+    schedule.overlap, schedule.skipped = Overlap.SKIP, 2**63 - 1
+    make_job(session, session.get_one(User, schedule.owner_id), schedule="nightly")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (spoil_schema, "error: nothing to repeat at position 0"),
+        (spoil_template, "IntegrityError: (psycopg.errors.CheckViolation) new row for relation"),
+        (spoil_skipped, "DataError: (psycopg.errors.NumericValueOutOfRange) bigint out of range"),
+    ],
+)
+def test_what_nobody_foresaw_is_noted_tried_again_and_stops_no_other(
+    session: Session, owner: User, spoil: Any, error: str
+) -> None:
+    make_type(session, "other")
+    schedule = make_schedule(session, owner)
+    make_schedule(session, make_user(session), template={"type": "other"})
+    spoil(session, schedule)
+    session.flush()
+
+    made = tick(session)
+
+    assert [move.verb for move in made.moves] == ["submit"]
+    assert not made.has_more
+    assert [job.type for job in jobs(session) if job.job_id == at(0)] == ["other"]
+    assert noted(session, schedule, "next_at", "due_at", "paused") == (
+        NOON, NOON + TRIED_AGAIN_AFTER, False,
+    )  # fmt: skip
+    code, said, error_at = noted(
+        session, schedule, "last_error_code", "last_error", "last_error_at"
+    )
+    assert (code, said.startswith(error), error_at) == ("internal_error", True, NOON)
+
+
+def test_ticks_whose_jobs_failed_to_be_made_are_all_made_once_that_is_put_right(
+    session: Session, owner: User
+) -> None:
+    schedule = make_schedule(session, owner)
+    spoil_schema(session, schedule)
+    session.flush()
+    tick(session)
+    session.get_one(JobType, "simulate").payload_schema = None
+    session.flush()
+
+    tick(session, NOON + TRIED_AGAIN_AFTER)
+
+    assert names(session) == [at(0), at(1)]
+
+
+def test_a_lost_connection_ends_the_turn_and_is_no_fault_of_a_schedule(
+    committed_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def furnish(session: Session) -> None:
+        make_type(session)
+        make_schedule(session, make_user(session))
+
+    def lose_connection(session: Session, *_: object, **__: object) -> None:
+        session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    committed(committed_engine, furnish)
+    monkeypatch.setattr(ticking, "submit", lose_connection)
+
+    with pytest.raises(OperationalError):
+        committed(committed_engine, tick)
+
+    errors = committed(committed_engine, lambda s: s.scalars(select(Schedule.last_error)).all())
+    assert errors == [None]
 
 
 @pytest.mark.parametrize("overlap", Overlap)
@@ -592,6 +680,28 @@ def test_who_submits_a_job_of_a_ticks_name_just_now_holds_up_no_turn(
         lambda s: s.scalars(select(Schedule.last_error_code).where(Schedule.owner_id == ann)).all(),
     )
     assert error == "job_id_conflict"
+
+
+def test_those_in_the_way_hold_up_a_turn_once_and_make_no_other_follow_at_once(
+    committed_engine: Engine,
+) -> None:
+    def furnish(session: Session) -> list[int]:
+        make_type(session)
+        owners = [make_user(session) for _ in range(6)]
+        for each in owners:
+            make_schedule(session, each)
+        return [each.id for each in owners]
+
+    owners = committed(committed_engine, furnish)
+    with Session(committed_engine) as submitting:
+        for each in owners:
+            submit(submitting, each, [make_submission(at(0))], batch=False)
+        begun = time.monotonic()
+        made = committed(committed_engine, lambda session: tick(session, limit=len(owners)))
+        took = timedelta(seconds=time.monotonic() - begun)
+
+    assert made == Made([], has_more=False)
+    assert PATIENCE <= took < 4 * PATIENCE
 
 
 def test_a_turn_waits_for_locks_as_before(session: Session, owner: User) -> None:
