@@ -299,6 +299,7 @@ class Mirror:
         """Compare who waits, and some lines in turn, with the database, and repair."""
         self._swept_at = now
         received.forget(session, now=now)
+        durations.forget(session)
         waiting, known = set(picture.read_owners(session)), set(self.engine.owners())
         differing = (waiting ^ known) - set(self._unread)
         if not self._sweep:
