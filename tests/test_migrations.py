@@ -137,6 +137,7 @@ def test_an_upgrade_that_is_stopped_beside_the_work_can_be_run_again(
         ("0004", _OLD_SNAPSHOT),
         ("0007", _OLD_SNAPSHOT),
         ("0009", _READING_JOBS),
+        ("0010", _OLD_SNAPSHOT),
     ):
         _stop_beside_the_work(url, here, ("upgrade", revision), in_the_way)
         _alembic(url, "upgrade", revision)
@@ -155,7 +156,7 @@ def test_a_downgrade_that_is_stopped_beside_the_work_can_be_run_again(
     url, here = empty
     _alembic(url, "upgrade", "head")
 
-    for revision in ("0008", "0003"):
+    for revision in ("0009", "0008", "0003"):
         _alembic(url, "downgrade", f"{int(revision) + 1:04}")
         _stop_beside_the_work(url, here, ("downgrade", revision), _OLD_SNAPSHOT)
         _alembic(url, "downgrade", revision)
