@@ -419,12 +419,16 @@ def start(
 ) -> tuple[list[Claim], list[Move]]:
     """Claim attempts for one process; those that are no longer to be run are missing.
 
-    A pull worker has no *pid* here and shows the *token* with every report. Its lease never lasts
-    longer than the attempt may.
+    Those that the process holds already are not: the answer to an earlier claim was lost on its
+    way. A pull worker has no *pid* here and shows the *token* with every report. Its lease never
+    lasts longer than the attempt may.
     """
     claimed_by = {"worker": worker, "pid": pid, "lease": lease, "token": token}
     moves = make(session, _START, **_pairs(wanted), **claimed_by)
-    rows = fetch(session, _CLAIMS, jobs=[move.id for move in moves])
+    jobs = [move.id for move in moves]
+    if pid is not None and len(jobs) < len(wanted):
+        jobs += [job for job, _ in {*held_by(session, worker=worker, pid=pid)} & {*wanted}]
+    rows = fetch(session, _CLAIMS, jobs=jobs)
     claims = {row["id"]: _claim(row) for row in rows}
     return [claims[job] for job in dict.fromkeys(job for job, _ in wanted) if job in claims], moves
 
