@@ -292,9 +292,7 @@ class Fleet:
         """Return what the living processes hold, renewed."""
         living, others = sorted(self._processes.living()), self._others or ()
         return self._once(
-            partial(
-                work.renew, worker=self._offer.name, pids=living, lease=LEASE, others=others
-            )
+            partial(work.renew, worker=self._offer.name, pids=living, lease=LEASE, others=others)
         )
 
     def _held_by(self, pid: int) -> list[Wanted]:
