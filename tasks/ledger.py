@@ -93,7 +93,7 @@ def is_away(problem: DBAPIError) -> bool:
 
 
 def write_notes(session: Session, claim: work.Claim, notes: Notes) -> Sequence[int]:
-    """Write what a handler said, and return the ids of its lines."""
+    """Write what a handler said, and return the ids of its lines: none if it was too late."""
     if notes.progress:
         fraction, message = notes.progress.fraction, notes.progress.message
         work.set_progress(session, claim.id, claim.attempt, fraction, message)

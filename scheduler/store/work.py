@@ -417,6 +417,9 @@ INSERT INTO job_logs (job_id, attempt, at, level, message)
 SELECT :id, :attempt, line.at, line.level, line.message
 FROM unnest(CAST(:at AS timestamptz[]), CAST(:levels AS text[]), CAST(:messages AS text[]))
     WITH ORDINALITY AS line(at, level, message, place)
+WHERE EXISTS (
+    SELECT FROM jobs WHERE id = :id AND attempt = :attempt AND status = :is_running
+)
 ORDER BY line.place
 RETURNING id
 """)
@@ -626,7 +629,7 @@ def set_progress(
 
 
 def append_logs(session: Session, job: int, attempt: int, lines: Sequence[LogLine]) -> list[int]:
-    """Keep lines in their order and return their ids."""
+    """Keep lines of a running attempt in their order and return their ids; none of any other."""
     rows = run(
         session,
         _APPEND_LOGS,

@@ -10,21 +10,22 @@ import psycopg
 import pytest
 from psycopg import errors
 from redis import Redis
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
 
 from scheduler.database import make_engine
 from scheduler.events import Announcer
+from scheduler.models import JobLog
 from scheduler.settings import Settings
 from scheduler.states import JobStatus
 from scheduler.store import work
-from scheduler.store.work import Claim, Failure
+from scheduler.store.work import Claim, Failure, LogLine
 from tasks.context import Notes
 from tasks.ledger import Ledger, is_away
 from tasks.reports import Report, Reports
+from tests.factories import NOON
 from tests.tasks.conftest import Jobs
-
-NOTHING = Notes(None, ())
 
 
 @pytest.fixture
@@ -35,8 +36,9 @@ def claim(jobs: Jobs) -> Claim:
     return found
 
 
-def _failure(claim: Claim, said: str) -> Report:
-    return Report(claim, Failure(claim.id, claim.attempt, "ValueError", said), NOTHING)
+def _failure(claim: Claim, said: str, *lines: LogLine) -> Report:
+    failure = Failure(claim.id, claim.attempt, "ValueError", said)
+    return Report(claim, failure, Notes(None, lines))
 
 
 def _take_away_sockets(engine: Engine, count: int) -> None:
@@ -70,6 +72,32 @@ def test_an_outcome_that_cannot_be_kept_is_a_failure_that_says_so(
     job = jobs.look((claim.id, claim.attempt))
     assert (job.status, job.error_type) == (JobStatus.FAILED, "OutcomeRefused")
     assert "could not be kept: " in (job.error_message or "")
+
+
+def test_a_report_whose_answer_was_lost_is_written_once_and_told_no_more(
+    jobs: Jobs,
+    claim: Claim,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    committed_engine: Engine,
+) -> None:
+    once, lost, told = Ledger.once, iter([True]), []
+
+    def without_answer(ledger: Ledger, act: Any, *, durable: bool) -> Any:
+        answer = once(ledger, act, durable=durable)
+        if next(lost, False):
+            raise OperationalError("", {}, Exception("the connection went away"))
+        return answer
+
+    monkeypatch.setattr(Ledger, "once", without_answer)
+    monkeypatch.setattr(ledger.announcer, "log", lambda *said: told.append(said))
+
+    Reports(ledger).add(_failure(claim, "no", LogLine(NOON, "info", "the last words")))
+
+    assert jobs.look((claim.id, claim.attempt)).error_message == "no"
+    with Session(committed_engine) as session:
+        assert session.scalars(select(JobLog.message)).all() == ["the last words"]
+    assert told == []
 
 
 @pytest.mark.parametrize(
