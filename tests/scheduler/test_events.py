@@ -178,7 +178,7 @@ def black_hole() -> Iterator[int]:
         port: int = server.getsockname()[1]
         for _ in range(3):
             waiting = queue.enter_context(socket.socket())
-            waiting.setblocking(False)
+            waiting.settimeout(0)
             waiting.connect_ex(("127.0.0.1", port))
         yield port
 
