@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.store import fleet, work
 from scheduler.store.fleet import TypeSpec, Wishes, WorkerOffer
-from scheduler.store.moves import Move
+from scheduler.store.moves import Move, lock
 from scheduler.store.recovery import lost
 from scheduler.store.work import TIME_LIMIT, Failure, Held
 from tasks.ledger import Ledger
@@ -325,9 +325,15 @@ class Fleet:
         rest = [one for one in held if one != culprit]
         if self._is_interrupting():
             self._return(held)
-        else:
-            self._tell(partial(work.fail, failure=self._failure(culprit, pid)))
-            self._return(rest)
+            return
+        failure = self._failure(culprit, pid)
+
+        def end(session: Session) -> list[Move]:
+            # At once: in a rest that were left, the next look would find another culprit.
+            lock(session, [job for job, _ in held])
+            return work.fail(session, failure) + work.give_back(session, rest)
+
+        self._tell(end)
 
     def _failure(self, attempt: Wanted, pid: int) -> Failure:
         if attempt in self._timed_out:

@@ -300,6 +300,22 @@ def test_of_several_claimed_attempts_only_one_is_lost_and_the_rest_given_back(po
     assert sorted(statuses) == [JobStatus.READY, JobStatus.READY, JobStatus.RETRYING]
 
 
+def test_no_innocent_is_lost_when_postgres_goes_away_while_a_death_is_dealt_with(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = post.running(ALIVE, count=3)
+    post.turn()
+    post.die(ALIVE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.fleet.work.give_back", _away)
+        post.fleet._try(post.fleet.turn, post.now + 0.5)
+    post.turn(after=1)
+
+    statuses = [post.jobs.status(attempt) for attempt in attempts]
+    assert sorted(statuses) == [JobStatus.READY, JobStatus.READY, JobStatus.RETRYING]
+
+
 def test_a_process_killed_for_its_time_limit_says_so_although_told_twice(post: Post) -> None:
     attempts = post.running(ALIVE, count=2)
 
