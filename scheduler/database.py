@@ -75,13 +75,17 @@ def is_in_the_way(problem: SQLAlchemyError) -> bool:
 
 
 def open_redis(settings: Settings, **options: Any) -> Redis:
-    """Return a Redis client that connects when first used and gives up at once."""
+    """Return a Redis client that connects when first used and gives up at once.
+
+    A *socket_timeout* holds for connecting, too, where it is shorter.
+    """
     return redis_at(settings.redis_url, **options)
 
 
 def redis_at(url: str, **options: Any) -> Redis:
     """Return such a client of the Redis at *url*."""
-    patience = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    longest = CONNECT_TIMEOUT_SECONDS
+    patience = {"socket_connect_timeout": min(longest, options.get("socket_timeout", longest))}
     return Redis.from_url(url, decode_responses=True, **(patience | options))
 
 

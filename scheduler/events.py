@@ -6,12 +6,14 @@ scheduler looks by itself and pages fetch again when they reconnect.
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from redis import Redis, RedisError
+from redis import TimeoutError as RedisTimeout
 
 from scheduler.clock import to_rfc3339
 from scheduler.policy.curve import Curve, curve_from_json, curve_to_json
@@ -29,6 +31,8 @@ _STANDING_SECONDS = 10  # a leader that is gone must not be quoted for long
 _CURVE_KEY = "fairq:curve"
 _CURVE_SECONDS = 30  # it is drawn less often, and says no more than *about*
 
+_PAUSE_SECONDS = 1.0  # a broker that does not even refuse holds up whoever tells it something
+
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +42,7 @@ class Announcer:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._away = False
+        self._again_at = 0.0
 
     def tell(self, moves: Sequence[Move]) -> None:
         """Publish moves to whoever may see their jobs."""
@@ -96,16 +101,21 @@ class Announcer:
         self._attempt(lambda: self._redis.publish(LIVE_CHANNEL, json.dumps(message)))
 
     def _attempt(self, act: Callable[[], object]) -> None:
+        if time.monotonic() < self._again_at:
+            return
         try:
             act()
         except RedisError as problem:
-            if not self._away:
-                log.warning(
-                    "broker away, changes are not announced", extra={"problem": str(problem)}
-                )
-            self._away = True
+            self._went_away(problem)
         else:
             self._away = False
+
+    def _went_away(self, problem: RedisError) -> None:
+        if not self._away:
+            log.warning("broker away, changes are not announced", extra={"problem": str(problem)})
+        self._away = True
+        if isinstance(problem, RedisTimeout):
+            self._again_at = time.monotonic() + _PAUSE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

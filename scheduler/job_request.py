@@ -35,11 +35,14 @@ NAME_LIMIT = 200
 TAGS_LIMIT = 50
 YEAR_SECONDS = 365 * 86_400.0
 
+BULK = "bulk"
+"""The type of the jobs that deal with many others, with the rights of their owner."""
+
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 USERNAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 
-_LAST_YEAR = 2200  # far beyond any plan, and safe to shift between zones
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200  # far beyond any plan, and safe to shift between zones
 _MEMORY_LIMIT_MB = 1_000_000_000
 _CPU_LIMIT = 1_000_000
 _DEPENDENCIES_LIMIT = 10_000
@@ -73,9 +76,15 @@ def _written_as_time(given: Any) -> Any:
 
 
 def _plannable(instant: datetime) -> datetime:
-    if instant.year > _LAST_YEAR:
-        raise ValueError(f"must not be after the year {_LAST_YEAR}")
+    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
+        raise ValueError(f"must be in the years {_FIRST_YEAR} to {_LAST_YEAR}")
     return instant
+
+
+def _ordinary(name: str) -> str:
+    if name == BULK:
+        raise ValueError(f"must not be {BULK}: POST /jobs/bulk makes such jobs")
+    return name
 
 
 def _level(given: Any) -> Any:
@@ -147,7 +156,7 @@ DependsOn = Annotated[
 class JobTemplate(Request):
     """What a job is to do, whoever's it is and whenever it runs."""
 
-    type: Name
+    type: Annotated[Name, AfterValidator(_ordinary)]
     payload: dict[str, Any] = Field(default_factory=dict)
     description: Annotated[str, Field(max_length=2000)] | None = None
     tags: Annotated[list[Tag], Field(max_length=TAGS_LIMIT)] = Field(default_factory=list)

@@ -14,6 +14,9 @@ DEFAULTS: Mapping[str, Any] = {
     "max_delay_seconds": 3600.0,
     "jitter": True,
 }
+LONGEST = timedelta(days=365)
+"""Nothing is put off for longer, whoever asks for it."""
+
 JITTER = 0.1
 """Jitter moves a delay by at most this part of it, either way; never past the longest delay."""
 
@@ -35,7 +38,13 @@ def delay(config: Mapping[str, Any], retry: int, *, draw: float) -> timedelta:
     seconds = min(seconds, longest)
     if config["jitter"]:
         seconds = min(seconds * (1 + JITTER * (2 * draw - 1)), longest)
-    return timedelta(seconds=seconds)
+    return bounded(seconds)
+
+
+def bounded(seconds: float) -> timedelta:
+    """Return *seconds* as a delay that can be kept: none below nothing, LONGEST at most."""
+    wanted = max(0.0, seconds)  # in this order: what is not a number is no delay
+    return timedelta(seconds=min(wanted, LONGEST.total_seconds()))
 
 
 def has_attempts_left(config: Mapping[str, Any], used: int) -> bool:

@@ -158,7 +158,7 @@ class Context:
             raise ValueError("a progress must be a number from 0 to 1")
         told = None if message is None else clean(message, _LONGEST_MESSAGE)
         self._notebook.mark(
-            Progress(None if fraction is None else min(1.0, max(0.0, fraction)), told)
+            Progress(None if fraction is None else min(1.0, max(0.0, float(fraction))), told)
         )
 
     def log(self, level: str, message: str) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from scheduler.dispatch import HARD_LIMIT_GRACE_SECONDS
 from scheduler.store import fleet, work
 from scheduler.store.fleet import TypeSpec, Wishes, WorkerOffer
-from scheduler.store.moves import Move
+from scheduler.store.moves import Move, lock
 from scheduler.store.recovery import lost
 from scheduler.store.work import TIME_LIMIT, Failure, Held
 from tasks.ledger import Ledger
@@ -83,6 +83,10 @@ class Fleet:
     tells whether the processes that end now are ended by this worker's own stop. A worker that
     drains for longer than *drain* stops at once and gives back what it runs. *steer* is called by
     the thread.
+
+    Make it before the worker takes work: what was claimed under its name before is left alone. It
+    is of a worker that is dead or bears the same name, and the number of its process may well be
+    that of one here, which must not keep it alive or be killed for it.
     """
 
     def __init__(
@@ -117,6 +121,8 @@ class Fleet:
         self._at_fault: dict[Wanted, float] = {}
         self._timed_out: dict[Wanted, float] = {}
         self._unstarted: list[Unstarted] = []
+        self._began = time.monotonic()
+        self._others: frozenset[Wanted] | None = None
 
     def start(self) -> None:
         """Begin to care. No process is forked while the thread is at it.
@@ -239,11 +245,14 @@ class Fleet:
     def _arrive(self, count: int) -> None:
         offer = replace(self._offer, processes=count)
 
-        def arrive(session: Session) -> None:
+        def arrive(session: Session) -> frozenset[Wanted]:
             fleet.register_types(session, self._specs)
             fleet.arrive(session, offer)
+            age = time.monotonic() - self._began
+            return work.claimed_before(session, worker=offer.name, seconds=age)
 
-        self._once(arrive)
+        found = self._once(arrive)
+        self._others = found if self._others is None else self._others
         self._arrived = True
         self._ledger.announcer.wake()
 
@@ -281,8 +290,14 @@ class Fleet:
 
     def _held(self) -> list[Held]:
         """Return what the living processes hold, renewed."""
-        living = sorted(self._processes.living())
-        return self._once(partial(work.renew, worker=self._offer.name, pids=living, lease=LEASE))
+        living, others = sorted(self._processes.living()), self._others or ()
+        return self._once(
+            partial(work.renew, worker=self._offer.name, pids=living, lease=LEASE, others=others)
+        )
+
+    def _held_by(self, pid: int) -> list[Wanted]:
+        held = self._once(partial(work.held_by, worker=self._offer.name, pid=pid))
+        return [one for one in held if one not in (self._others or ())]
 
     def _kill(self, attempt: Wanted, pid: int, noted: dict[Wanted, float], now: float) -> None:
         """End a process whose job does not stop, and note why; one that reports has stopped."""
@@ -294,7 +309,7 @@ class Fleet:
 
     def _bury_lost(self) -> None:
         for pid in sorted(self._processes.lost()):
-            held = self._once(partial(work.held_by, worker=self._offer.name, pid=pid))
+            held = self._held_by(pid)
             if held:
                 self._end(pid, held)
             self._processes.forget(pid)
@@ -310,9 +325,15 @@ class Fleet:
         rest = [one for one in held if one != culprit]
         if self._is_interrupting():
             self._return(held)
-        else:
-            self._tell(partial(work.fail, failure=self._failure(culprit, pid)))
-            self._return(rest)
+            return
+        failure = self._failure(culprit, pid)
+
+        def end(session: Session) -> list[Move]:
+            # At once: in a rest that were left, the next look would find another culprit.
+            lock(session, [job for job, _ in held])
+            return work.fail(session, failure) + work.give_back(session, rest)
+
+        self._tell(end)
 
     def _failure(self, attempt: Wanted, pid: int) -> Failure:
         if attempt in self._timed_out:
@@ -333,7 +354,7 @@ class Fleet:
         """Give back whatever was cut short, and leave. Whoever leaves has no living process."""
         self._give_back_unstarted()
         for pid in sorted(self._processes.lost()):
-            self._return(self._once(partial(work.held_by, worker=self._offer.name, pid=pid)))
+            self._return(self._held_by(pid))
         name, incarnation = self._offer.name, self._offer.incarnation
         self._once(partial(fleet.leave, name=name, incarnation=incarnation))
         self._ledger.announcer.wake()

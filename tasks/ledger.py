@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from scheduler.events import Announcer
@@ -20,6 +20,7 @@ T = TypeVar("T")
 Act = Callable[[Session], T]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
+_TOO_LARGE = "54"  # the class of Postgres' codes for data beyond one of its bounds
 _ASYNCHRONOUS = text("SET LOCAL synchronous_commit = off")
 
 log = logging.getLogger(__name__)
@@ -78,12 +79,21 @@ class Ledger:
 
 
 def is_away(problem: DBAPIError) -> bool:
-    """Tell whether trying again may help: the statement itself was not at fault."""
-    return problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError)
+    """Tell whether trying again may help: neither the statement nor its data was at fault.
+
+    What the server refuses has a code. Without one the connection is broken, even where it looks
+    like a mistake of the program, unless the driver could not write the data.
+    """
+    if problem.connection_invalidated:
+        return True
+    code = getattr(problem.orig, "sqlstate", None)
+    if code is None:
+        return not isinstance(problem, DataError)
+    return isinstance(problem, OperationalError) and not code.startswith(_TOO_LARGE)
 
 
 def write_notes(session: Session, claim: work.Claim, notes: Notes) -> Sequence[int]:
-    """Write what a handler said, and return the ids of its lines."""
+    """Write what a handler said, and return the ids of its lines: none if it was too late."""
     if notes.progress:
         fraction, message = notes.progress.fraction, notes.progress.message
         work.set_progress(session, claim.id, claim.attempt, fraction, message)

@@ -24,6 +24,8 @@ from tasks.ledger import Ledger, is_away, tell_notes, write_notes
 GATHER_SECONDS = 0.1
 """How long a success may wait for others of its message to be reported with it."""
 
+_REFUSALS = (DBAPIError, UnicodeEncodeError)  # the latter: half a character
+
 log = logging.getLogger(__name__)
 
 
@@ -93,8 +95,8 @@ class Reports:
     def _write(self, reports: Sequence[Report]) -> None:
         try:
             self._keep(reports)
-        except DBAPIError as problem:
-            if is_away(problem):
+        except _REFUSALS as problem:
+            if isinstance(problem, DBAPIError) and is_away(problem):
                 raise
             log.exception("postgres refused a report")
             for report in reports:
@@ -103,8 +105,9 @@ class Reports:
     def _write_alone(self, report: Report) -> None:
         try:
             self._keep([report])
-        except DBAPIError as problem:
-            said = f"the outcome could not be kept: {type(problem.orig).__name__}"
+        except _REFUSALS as problem:
+            cause = getattr(problem, "orig", problem)
+            said = f"the outcome could not be kept: {type(cause).__name__}"
             refused = Failure(
                 report.claim.id, report.claim.attempt, "OutcomeRefused", said, retryable=False
             )

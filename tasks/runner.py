@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler import retry
 from scheduler.settings import Settings
 from scheduler.states import CancelReason
 from scheduler.store import work
@@ -44,8 +45,6 @@ from tasks.usage import Gauge, Usage
 from tasks.watcher import LEASE, Watched, Watcher
 
 _CLAIM_PATIENCE = timedelta(seconds=10)
-"""The error of an attempt that ran too long, whether it could be stopped or had to be killed."""
-
 _LONGEST_ERROR = 2000
 _LONGEST_TRACEBACK = 16_000
 
@@ -122,6 +121,7 @@ class Runner:
         """Claim what is still to be run.
 
         A claim lost with the database's machine is made again: its outcome was not kept either.
+        One whose answer was lost is this process's own, and found by it.
         When Postgres stays away the message is dropped: the scheduler sends what nobody claimed
         again.
         """
@@ -214,7 +214,16 @@ def _call_task(task: Any, payload: dict[str, Any]) -> Any:
 
 
 def ending_of(error: BaseException, claim: Claim, context: Context, used: Usage) -> Ending:
-    """Say what becomes of a job whose handler raised *error*."""
+    """Say what becomes of a job whose handler raised *error*, whatever kind of error that is."""
+    try:
+        return _ending_of(error, claim, context, used)
+    except Exception as problem:
+        log.warning("an error could not be read", exc_info=problem)
+        said = f"its handler raised what could not be read: {type(problem).__name__}"
+        return Failure(claim.id, claim.attempt, type(error).__name__, said)
+
+
+def _ending_of(error: BaseException, claim: Claim, context: Context, used: Usage) -> Ending:
     match error:
         case Cancelled() if context.cancelled():
             return Stopped(claim.id, claim.attempt)
@@ -222,7 +231,7 @@ def ending_of(error: BaseException, claim: Claim, context: Context, used: Usage)
             said = _message(error) or "cancelled by its handler"
             return Stopped(claim.id, claim.attempt, CancelReason.BY_ITSELF, said)
         case Snooze():
-            return Snoozed(claim.id, claim.attempt, timedelta(seconds=max(0.0, error.seconds)))
+            return Snoozed(claim.id, claim.attempt, retry.bounded(error.seconds))
     failure = Failure(
         claim.id,
         claim.attempt,
@@ -239,9 +248,9 @@ def _particulars(error: BaseException, claim: Claim) -> dict[str, Any]:
     """What differs from a failure that is retried by the job's own rules."""
     particulars: dict[str, Any] = {}
     match error:
-        case SoftTimeLimitExceeded():
+        case SoftTimeLimitExceeded(args=(float(seconds),)):
             particulars["error_type"] = TIME_LIMIT
-            particulars["error_message"] = f"stopped after {error.args[0]:g} s"
+            particulars["error_message"] = f"stopped after {seconds:g} s"
         case MemoryError():
             particulars["error_type"] = MemoryExceeded.__name__
             particulars["error_message"] = f"asked for far more than its {claim.memory_mb} MB"
@@ -252,7 +261,7 @@ def _particulars(error: BaseException, claim: Claim) -> dict[str, Any]:
         case DoNotRetry():
             particulars["retryable"] = False
         case RetryAfter():
-            particulars["retry_after"] = timedelta(seconds=max(0.0, error.seconds))
+            particulars["retry_after"] = retry.bounded(error.seconds)
     return particulars
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, select, text
 from sqlalchemy.orm import Session
 
-from scheduler.job_request import TAGS_LIMIT
+from scheduler.job_request import BULK, TAGS_LIMIT
 from scheduler.models import Job
 from scheduler.states import UNFINISHED, WAITING, BulkAction, CancelReason, JobStatus
 from scheduler.store.cancellation import cancel_all
@@ -18,8 +18,7 @@ from scheduler.store.finding import among
 from scheduler.store.moves import Move, lock, run
 from scheduler.store.revival import run_again
 
-KIND = "bulk"
-"""The type of the jobs that deal with many others."""
+KIND = BULK
 
 APPLIES_TO: Mapping[BulkAction, frozenset[JobStatus]] = {
     BulkAction.CANCEL: frozenset(UNFINISHED),

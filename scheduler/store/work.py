@@ -5,7 +5,7 @@ Every report names the attempt it is about, so that a worker presumed dead chang
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -374,8 +374,14 @@ RETURNING cancel_requested_at IS NOT NULL
 # Whose row is locked is just being reported or renewed; waiting for it could end in a deadlock
 # with a report about several attempts.
 _RENEW = text("""
-WITH free AS (
-    SELECT job_id FROM active WHERE worker = :worker AND pid = ANY(:pids)
+WITH others AS (
+    SELECT * FROM unnest(CAST(:jobs AS bigint[]), CAST(:attempts AS bigint[]))
+        AS others(job_id, attempt)
+),
+free AS (
+    SELECT job_id FROM active
+    WHERE worker = :worker AND pid = ANY(:pids)
+      AND (job_id, attempt) NOT IN (SELECT job_id, attempt FROM others)
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 renewed AS (
@@ -384,7 +390,15 @@ renewed AS (
 )
 SELECT job_id AS id, attempt, pid, cancel_requested_at,
        CAST(EXTRACT(epoch FROM now() - claimed_at) - timeout_seconds AS float8) AS overdue_seconds
-FROM active WHERE worker = :worker AND pid = ANY(:pids) ORDER BY job_id
+FROM active
+WHERE worker = :worker AND pid = ANY(:pids)
+  AND (job_id, attempt) NOT IN (SELECT job_id, attempt FROM others)
+ORDER BY job_id
+""")
+
+_CLAIMED_BEFORE = text("""
+SELECT job_id, attempt FROM active
+WHERE worker = :worker AND claimed_at < now() - make_interval(secs => :seconds)
 """)
 
 _HELD_BY = text("""
@@ -403,6 +417,9 @@ INSERT INTO job_logs (job_id, attempt, at, level, message)
 SELECT :id, :attempt, line.at, line.level, line.message
 FROM unnest(CAST(:at AS timestamptz[]), CAST(:levels AS text[]), CAST(:messages AS text[]))
     WITH ORDINALITY AS line(at, level, message, place)
+WHERE EXISTS (
+    SELECT FROM jobs WHERE id = :id AND attempt = :attempt AND status = :is_running
+)
 ORDER BY line.place
 RETURNING id
 """)
@@ -419,12 +436,16 @@ def start(
 ) -> tuple[list[Claim], list[Move]]:
     """Claim attempts for one process; those that are no longer to be run are missing.
 
-    A pull worker has no *pid* here and shows the *token* with every report. Its lease never lasts
-    longer than the attempt may.
+    Those that the process holds already are not: the answer to an earlier claim was lost on its
+    way. A pull worker has no *pid* here and shows the *token* with every report. Its lease never
+    lasts longer than the attempt may.
     """
     claimed_by = {"worker": worker, "pid": pid, "lease": lease, "token": token}
     moves = make(session, _START, **_pairs(wanted), **claimed_by)
-    rows = fetch(session, _CLAIMS, jobs=[move.id for move in moves])
+    jobs = [move.id for move in moves]
+    if pid is not None and len(jobs) < len(wanted):
+        jobs += [job for job, _ in {*held_by(session, worker=worker, pid=pid)} & {*wanted}]
+    rows = fetch(session, _CLAIMS, jobs=jobs)
     claims = {row["id"]: _claim(row) for row in rows}
     return [claims[job] for job in dict.fromkeys(job for job, _ in wanted) if job in claims], moves
 
@@ -515,7 +536,7 @@ def _asked_to_stop(session: Session, wanted: Sequence[tuple[int, int]]) -> list[
     return [(row.id, row.attempt) for row in rows]
 
 
-def _pairs(wanted: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
+def _pairs(wanted: Collection[tuple[int, int]]) -> dict[str, list[int]]:
     return {
         "jobs": [job for job, _ in wanted],
         "attempts": [attempt for _, attempt in wanted],
@@ -568,12 +589,20 @@ def beat(session: Session, job: int, attempt: int, *, lease: timedelta) -> Beat:
     return Beat(alive=row is not None, cancel_requested=bool(row and row[0]))
 
 
-def renew(session: Session, *, worker: str, pids: Sequence[int], lease: timedelta) -> list[Held]:
+def renew(
+    session: Session,
+    *,
+    worker: str,
+    pids: Sequence[int],
+    lease: timedelta,
+    others: Collection[tuple[int, int]] = (),
+) -> list[Held]:
     """Renew the leases of all a worker's living processes, and tell what they hold.
 
-    Waits for nobody: an attempt that is just being reported is told and not renewed.
+    *others* are not its own, although name and process are the same. Waits for nobody: an attempt
+    that is just being reported is told and not renewed.
     """
-    rows = fetch(session, _RENEW, worker=worker, pids=list(pids), lease=lease)
+    rows = fetch(session, _RENEW, worker=worker, pids=list(pids), lease=lease, **_pairs(others))
     return [Held(**row) for row in rows]
 
 
@@ -581,6 +610,12 @@ def held_by(session: Session, *, worker: str, pid: int) -> list[tuple[int, int]]
     """Return the attempts that one process holds, first come first."""
     rows = run(session, _HELD_BY, worker=worker, pid=pid)
     return [(row.job_id, row.attempt) for row in rows]
+
+
+def claimed_before(session: Session, *, worker: str, seconds: float) -> frozenset[tuple[int, int]]:
+    """Return the attempts that were claimed under a worker's name more than *seconds* ago."""
+    rows = run(session, _CLAIMED_BEFORE, worker=worker, seconds=seconds)
+    return frozenset((row.job_id, row.attempt) for row in rows)
 
 
 def set_progress(
@@ -594,7 +629,7 @@ def set_progress(
 
 
 def append_logs(session: Session, job: int, attempt: int, lines: Sequence[LogLine]) -> list[int]:
-    """Keep lines in their order and return their ids."""
+    """Keep lines of a running attempt in their order and return their ids; none of any other."""
     rows = run(
         session,
         _APPEND_LOGS,

@@ -5,10 +5,11 @@ import ssl
 from collections.abc import Mapping
 from email.message import EmailMessage
 from email.policy import SMTP
+from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Field
 
@@ -78,18 +79,41 @@ def compose(payload: Mail, key: str) -> EmailMessage:
 
 def _send(message: EmailMessage, url: str) -> None:
     parts = urlsplit(url)
-    secure = parts.scheme == "smtps"
-    make = smtplib.SMTP_SSL if secure else smtplib.SMTP
-    port = parts.port or _PORTS[parts.scheme]
-    with make(parts.hostname or "", port, timeout=_SERVER_PATIENCE_SECONDS) as server:
-        if not secure and server.has_extn("starttls"):
-            server.starttls(context=ssl.create_default_context())
+    with _server(parts) as server:
+        _secure(server, parts)
         if parts.username:
             server.login(unquote(parts.username), unquote(parts.password or ""))
         try:
             server.send_message(message)
         except smtplib.SMTPRecipientsRefused as refusal:
             raise DoNotRetry(f"the mail server refuses {message['To']}") from refusal
+
+
+def _server(parts: SplitResult) -> smtplib.SMTP:
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    if parts.scheme == "smtps":
+        trust = ssl.create_default_context()
+        return smtplib.SMTP_SSL(host, port, timeout=_SERVER_PATIENCE_SECONDS, context=trust)
+    return smtplib.SMTP(host, port, timeout=_SERVER_PATIENCE_SECONDS)
+
+
+def _secure(server: smtplib.SMTP, parts: SplitResult) -> None:
+    """Encrypt what is not, if the server can.
+
+    Raises DoNotRetry if a password would pass a network as it is.
+    """
+    server.ehlo_or_helo_if_needed()  # only now it is known what the server can
+    if parts.scheme == "smtps":
+        return
+    if server.has_extn("starttls"):
+        server.starttls(context=ssl.create_default_context())
+    elif parts.username and not _is_here(server):
+        raise DoNotRetry(f"{parts.hostname} offers no encryption; the password was not sent")
+
+
+def _is_here(server: smtplib.SMTP) -> bool:
+    """Tell whether the server is on this very machine."""
+    return server.sock is not None and ip_address(server.sock.getpeername()[0]).is_loopback
 
 
 def _file(message: EmailMessage, outbox: Path, key: str) -> Path:

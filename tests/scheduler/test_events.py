@@ -1,8 +1,10 @@
 """What others are told, and that nobody suffers when nobody can be told."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,36 @@ def test_a_broker_that_is_away_is_warned_of_once_and_never_raised(
     assert time.monotonic() - began < 1  # a pause here would hold up every request
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert read_standing(away, 5) == {}
+
+
+def test_a_broker_that_does_not_even_answer_holds_up_one_caller_a_second(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with black_hole() as port:
+        nowhere = make_settings(services, tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}")
+        with open_redis(nowhere, socket_timeout=0.2) as client:
+            announcer, began = Announcer(client), time.monotonic()
+
+            for _ in range(10):
+                announcer.wake()
+
+            took = time.monotonic() - began
+            monkeypatch.setattr(announcer, "_again_at", time.monotonic())
+            announcer.wake()
+    assert 0.2 <= took < 1
+    assert time.monotonic() - began >= took + 0.2
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port at which connections are neither taken nor refused: its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as queue:
+        port: int = server.getsockname()[1]
+        for _ in range(3):
+            waiting = queue.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(("127.0.0.1", port))
+        yield port
 
 
 def test_a_broker_that_is_back_is_told_again(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scheduler import retry
 
-SOME_SECONDS = st.just(0.0) | st.floats(min_value=1e-6, max_value=1e9)
+SOME_SECONDS = st.just(0.0) | st.floats(min_value=1e-6, max_value=365 * 86_400)
 SLIGHTLY = 1e-6  # timedeltas count microseconds
 
 
@@ -108,3 +108,8 @@ def test_there_are_as_many_attempts_as_the_job_may_have(config: dict[str, Any], 
     allowed = 1 if config["strategy"] == "none" else config["max_attempts"]
 
     assert retry.has_attempts_left(config, used) == (used < allowed)
+
+
+@given(seconds=st.floats() | st.integers(-(10**400), 10**400))
+def test_every_delay_can_be_kept(seconds: float) -> None:
+    assert timedelta(0) <= retry.bounded(seconds) <= retry.LONGEST

@@ -1,5 +1,6 @@
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_a_progress_stays_between_0_and_1(
     desk.context.progress(given)
 
     assert desk.notebook.take().progress == Progress(kept, None)
+
+
+def test_a_progress_may_be_any_kind_of_number(desk: Desk) -> None:
+    desk.context.progress(Fraction(1, 2))
+
+    progress = desk.notebook.take().progress
+    assert progress is not None
+    assert type(progress.fraction) is float  # what the driver can write
 
 
 def test_a_progress_that_is_no_number_is_refused(desk: Desk) -> None:

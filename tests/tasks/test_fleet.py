@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -213,6 +213,50 @@ def test_leases_of_what_living_processes_hold_are_renewed(
     assert (renewed.lease_until - left.lease_until).total_seconds() > 3600
 
 
+def test_what_a_worker_of_the_same_name_and_process_had_is_neither_renewed_nor_killed_for(
+    post: Post, kills: list[tuple[int, int]], committed_engine: Engine
+) -> None:
+    before, own = post.running(ALIVE)[0], post.running(ALIVE)[0]
+    _ran_for(committed_engine, before, 3600)
+    with committed_engine.begin() as connection:
+        connection.execute(text("UPDATE active SET lease_until = now()"))
+    lease_was = _lease(post, before)
+
+    post.turn()
+    post.turn(after=5)
+
+    assert _lease(post, before) == lease_was < _lease(post, own)
+    assert kills == []
+    post.die(ALIVE)
+    post.turn(after=1)
+    assert post.jobs.status(before) is JobStatus.RUNNING
+    assert post.jobs.look(own).error_type == "WorkerLost"
+
+
+def test_a_worker_that_arrives_again_keeps_what_it_holds(
+    post: Post, committed_engine: Engine
+) -> None:
+    own = post.running(ALIVE)[0]
+    post.turn()
+    _ran_for(committed_engine, own, 3600)
+    with committed_engine.begin() as connection:
+        connection.execute(text("UPDATE active SET lease_until = now(), timeout_seconds = 7200"))
+        connection.execute(text("DELETE FROM workers"))
+    lease_was = _lease(post, own)
+
+    post.turn(after=5)
+    post.turn(after=5)
+
+    assert _lease(post, own) > lease_was
+
+
+def _lease(post: Post, attempt: Wanted) -> datetime:
+    held = post.jobs.active(attempt)
+    assert held is not None
+    assert held.lease_until is not None
+    return held.lease_until
+
+
 def test_what_a_dead_process_ran_is_lost_and_counts_as_a_crash(post: Post) -> None:
     lost, kept = post.running(ALIVE)[0], post.running(OTHER)[0]
     post.turn()
@@ -256,6 +300,22 @@ def test_of_several_claimed_attempts_only_one_is_lost_and_the_rest_given_back(po
     assert sorted(statuses) == [JobStatus.READY, JobStatus.READY, JobStatus.RETRYING]
 
 
+def test_no_innocent_is_lost_when_postgres_goes_away_while_a_death_is_dealt_with(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = post.running(ALIVE, count=3)
+    post.turn()
+    post.die(ALIVE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.fleet.work.give_back", _away)
+        post.fleet._try(post.fleet.turn, post.now + 0.5)
+    post.turn(after=1)
+
+    statuses = [post.jobs.status(attempt) for attempt in attempts]
+    assert sorted(statuses) == [JobStatus.READY, JobStatus.READY, JobStatus.RETRYING]
+
+
 def test_a_process_killed_for_its_time_limit_says_so_although_told_twice(post: Post) -> None:
     attempts = post.running(ALIVE, count=2)
 
@@ -294,8 +354,10 @@ def test_a_process_whose_job_goes_on_after_its_time_is_killed_after_the_grace(
     attempt = post.running(ALIVE)[0]
     post.running(OTHER)
 
-    _ran_for(committed_engine, attempt, 60 + HARD_LIMIT_GRACE_SECONDS - 1)
     post.turn()
+
+    _ran_for(committed_engine, attempt, 60 + HARD_LIMIT_GRACE_SECONDS - 1)
+    post.turn(after=3)
     assert kills == []
     _ran_for(committed_engine, attempt, 60 + HARD_LIMIT_GRACE_SECONDS)
     post.turn(after=3)
@@ -311,9 +373,10 @@ def test_a_process_that_has_only_to_report_is_left_alone(
 ) -> None:
     attempt = post.running(ALIVE)[0]
     post.processes.reporting.add(ALIVE)
+    post.turn()
     _ran_for(committed_engine, attempt, 1000)
 
-    post.turn()
+    post.turn(after=3)
 
     assert kills == []
 

@@ -2,7 +2,9 @@ import csv
 import email
 import email.policy
 import json
+import smtplib
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,6 +192,7 @@ class MailServer(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         self.received: list[str] = []
         self.refuses = False
+        self.offers: tuple[str, ...] = ()
         super().__init__(("127.0.0.1", 0), _MailSession)
 
 
@@ -199,16 +202,25 @@ class _MailSession(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         self._say("220 here")
         while line := self.rfile.readline().decode().strip():
-            if line.upper() == "DATA":
+            verb = line.upper().split()[0]
+            if verb == "DATA":
                 self._say("354 go on")
                 self._receive()
-            elif line.upper().startswith("RCPT") and self.server.refuses:
-                self._say("550 nobody of that name")
-            elif line.upper() == "QUIT":
+            elif verb == "EHLO":
+                self._say("\r\n".join(["250-here", *self.server.offers, "250 HELP"]))
+            elif verb == "QUIT":
                 self._say("221 bye")
                 return
             else:
-                self._say("250 ok")
+                self._say(self._answer(verb, line))
+
+    def _answer(self, verb: str, line: str) -> str:
+        if verb == "RCPT" and self.server.refuses:
+            return "550 nobody of that name"
+        if verb == "AUTH":
+            self.server.received.append(line)
+            return "235 welcome"
+        return "454 not now" if verb == "STARTTLS" else "250 ok"
 
     def _receive(self) -> None:
         lines = []
@@ -252,6 +264,65 @@ def test_a_refused_recipient_is_not_tried_again(
 
     with pytest.raises(DoNotRetry, match="refuses a@"):
         mailing_desk.run("send_email", {"to": "a@example.com"})
+
+
+def test_a_mail_is_not_sent_in_plain_text_to_a_server_that_can_encrypt(
+    mailing_desk: Desk, mail_server: MailServer
+) -> None:
+    mail_server.offers = ("250-STARTTLS",)
+
+    with pytest.raises(smtplib.SMTPResponseException, match="not now"):
+        mailing_desk.run("send_email", {"to": "a@example.com"})
+
+    assert mail_server.received == []
+
+
+@pytest.fixture
+def known_desk(mail_server: MailServer, tmp_path: Path) -> Desk:
+    """A desk that signs in, at a server that does not encrypt."""
+    mail_server.offers = ("250-AUTH PLAIN",)
+    url = f"smtp://ann:secret@127.0.0.1:{mail_server.server_address[1]}"
+    return Desk(make_home_settings(tmp_path, FAIRQ_SMTP_URL=url))
+
+
+def test_a_password_reaches_a_server_on_the_same_machine(
+    known_desk: Desk, mail_server: MailServer
+) -> None:
+    known_desk.run("send_email", {"to": "a@example.com"})
+
+    assert mail_server.received[0].startswith("AUTH PLAIN")
+    assert "To: a@example.com" in mail_server.received[1]
+
+
+def test_a_password_does_not_pass_a_network_in_plain_text(
+    known_desk: Desk, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds.mail, "_is_here", lambda _: False)
+
+    with pytest.raises(DoNotRetry, match="offers no encryption"):
+        known_desk.run("send_email", {"to": "a@example.com"})
+
+    assert mail_server.received == []
+
+
+def test_the_certificate_of_a_mail_server_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts: list[ssl.SSLContext] = []
+
+    def connect(*_: object, context: ssl.SSLContext, **__: object) -> None:
+        contexts.append(context)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(smtplib, "SMTP_SSL", connect)
+    desk = Desk(make_home_settings(tmp_path, FAIRQ_SMTP_URL="smtps://mail.example.com"))
+
+    with pytest.raises(ConnectionRefusedError):
+        desk.run("send_email", {"to": "a@example.com"})
+
+    assert [(each.verify_mode, each.check_hostname) for each in contexts] == [
+        (ssl.CERT_REQUIRED, True)
+    ]
 
 
 def test_prices_are_made_up_but_always_the_same(desk: Desk) -> None:

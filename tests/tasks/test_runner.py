@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from redis import Redis, retry
 from redis.backoff import NoBackoff
 from sqlalchemy import Engine, func, select, text
@@ -169,6 +170,53 @@ def test_a_job_that_is_put_off_is_due_when_it_said(bench: Bench) -> None:
     assert tried.finished_at is not None
     assert (job.due_at - tried.finished_at).total_seconds() == pytest.approx(3600)
     assert (job.attempts_forgiven, tried.outcome) == (1, "snoozed")
+
+
+YEAR = timedelta(days=365)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waits"),
+    [(1e20, YEAR), (4e11, YEAR), (math.inf, YEAR), (math.nan, timedelta()), (-5, timedelta())],
+)
+@pytest.mark.parametrize("wish", [RetryAfter, Snooze, lambda wait: Retry("busy", when=wait)])
+def test_nobody_is_put_off_for_more_than_a_year(
+    bench: Bench, wish: Callable[[float], Exception], seconds: float, waits: timedelta
+) -> None:
+    def task() -> None:
+        raise wish(seconds)
+
+    bench.tasks["shop.task"] = task
+    attempt = bench.jobs.queue("shop.task")
+    bench.runner.run([attempt], worker=WORKER)
+
+    job, tried = bench.jobs.look(attempt), bench.jobs.attempt(attempt)
+    assert job.status == JobStatus.RETRYING
+    assert job.due_at is not None
+    assert tried.finished_at is not None
+    assert job.due_at - tried.finished_at == waits
+
+
+class Unsaid(RetryAfter):
+    """A wish that does not tell how long it is."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "later")
+
+
+def test_an_error_that_cannot_be_read_is_a_plain_failure(bench: Bench) -> None:
+    attempt = bench.run(raiser(Unsaid()))
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.error_type) == (JobStatus.RETRYING, "Unsaid")
+    assert "could not be read: AttributeError" in (job.error_message or "")
+
+
+def test_a_time_limit_that_the_handler_raises_itself_is_its_own_error(bench: Bench) -> None:
+    attempt = bench.run(raiser(SoftTimeLimitExceeded()))
+
+    job = bench.jobs.look(attempt)
+    assert (job.status, job.error_type) == (JobStatus.RETRYING, "SoftTimeLimitExceeded")
 
 
 # Memory
@@ -494,6 +542,26 @@ def test_celerys_own_ways_to_end_a_task_are_understood(
     bench.runner.run([attempt], worker=WORKER)
 
     assert (bench.jobs.status(attempt), bench.jobs.look(attempt).error_type) == (status, name)
+
+
+def test_a_claim_whose_answer_was_lost_is_found_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, lost = Ledger.once, iter([True])
+
+    def without_answer(ledger: Ledger, act: Any, *, durable: bool) -> Any:
+        answer = once(ledger, act, durable=durable)
+        if next(lost, False):
+            raise OperationalError("", {}, Exception("the connection went away"))
+        return answer
+
+    monkeypatch.setattr(Ledger, "once", without_answer)
+    kind = bench.kind(lambda _: 1)
+    attempts = [bench.jobs.queue(kind) for _ in range(2)]
+
+    bench.runner.run(attempts, worker=WORKER)
+
+    assert [bench.jobs.status(attempt) for attempt in attempts] == [JobStatus.COMPLETED] * 2
 
 
 def test_an_outcome_is_kept_until_postgres_is_back(

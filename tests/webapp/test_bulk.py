@@ -57,6 +57,20 @@ def asked(person: Person, action: str = "cancel", *, code: int = 202, **body: An
     return answer.json
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/batch"])
+def test_nobody_lets_somebody_else_do_it(
+    olga: Person, bob: Person, store: Session, path: str
+) -> None:
+    job = {"type": "bulk", "owner": bob.user.username, "payload": {"action": "cancel"}}
+
+    answer = olga.post(path, {"jobs": [job]} if path == "/jobs/batch" else job)
+
+    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert answer.json["errors"][0]["path"].endswith("type")
+    assert "POST /jobs/bulk makes such jobs" in answer.json["detail"]
+    assert store.scalar(select(Job).where(Job.type == "bulk")) is None
+
+
 def counted(person: Person, action: str = "cancel", **body: Any) -> int:
     told = asked(person, action, code=200, dry_run=True, **body)
     assert (told["dry_run"], told["job_id"]) == (True, None)

@@ -287,6 +287,16 @@ def test_a_heartbeat_keeps_the_job_and_what_it_says(ann: Person, store: Session)
     assert lines[1]["at"] == "2026-01-01T00:00:00Z"
 
 
+def test_a_line_from_before_all_clocks_is_refused(ann: Person, store: Session) -> None:
+    job = claimed(store, ann.user)
+    lines = [{"message": "old", "at": "0001-01-01T00:00:00+14:00"}]
+
+    answer = ann.post(f"/jobs/{job.job_id}/heartbeat", {"lease": "secret", "logs": lines})
+
+    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert ann.get(f"/jobs/{job.job_id}/logs").json["logs"] == []
+
+
 def test_a_progress_may_be_a_number(ann: Person, store: Session) -> None:
     job = claimed(store, ann.user)
 

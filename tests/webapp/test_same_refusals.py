@@ -25,6 +25,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a payload of another shape": {"type": "strict", "payload": {"rows": "many"}},
     "no such field": {"colour": "red"},
     "a text for a number": {"timeout_seconds": "60"},
+    "a job that only POST /jobs/bulk makes": {"type": "bulk", "payload": {"action": "cancel"}},
+    "a time before all clocks": {"start_by": "0001-01-01T00:00:00+14:00"},
     "two starts": {"run_at": "2100-01-01T00:00:00Z", "delay_seconds": 1},
     "no such class": {"priority": "urgent"},
     "a null character": {"description": "\0"},

@@ -159,6 +159,7 @@ def test_a_template_is_kept_as_it_was_said(ann: Person) -> None:
         ({"paused": "no"}, "paused"),
         ({"next_at": "2026-01-01T00:00:00Z"}, "next_at"),
         ({"template": {}}, "template.type"),
+        ({"template": {"type": "bulk", "payload": {"action": "cancel"}}}, "template.type"),
         ({"template": {"type": "simulate", "job_id": "x"}}, "template.job_id"),
         ({"template": {"type": "simulate", "run_at": "2030-01-01T00:00:00Z"}}, "template.run_at"),
         ({"template": {"type": "simulate", "delay_seconds": 5}}, "template.delay_seconds"),

@@ -19,7 +19,7 @@ from scheduler.models import (
     Searched,
 )
 from scheduler.states import FINISHED, UNFINISHED, JobStatus
-from scheduler.store import retention, work
+from scheduler.store import retention
 from scheduler.store.retention import forget_finished
 from tests.factories import (
     END,
@@ -28,6 +28,7 @@ from tests.factories import (
     make_delivery,
     make_dependency,
     make_job,
+    make_line,
     make_user,
 )
 
@@ -52,7 +53,7 @@ def test_a_finished_job_is_forgotten_with_everything_that_names_it(
 ) -> None:
     owner = make_user(session)
     job = make_job(session, owner, status)
-    work.append_logs(session, job.id, 1, [work.LogLine(NOON, "info", "x")])
+    make_line(session, job)
     event = {"owner_id": owner.id, "at": NOON, "verb": "x", "status": status, "attempt": 1}
     session.add(JobEvent(job_id=job.id, **event))
     make_dependency(session, job, make_job(session, owner, S.COMPLETED))

@@ -657,6 +657,21 @@ def test_lines_are_kept_in_their_order(session: Session) -> None:
     ]
 
 
+@pytest.mark.parametrize("status", sorted(set(S) - {S.RUNNING}))
+def test_lines_of_a_job_that_does_not_run_are_dropped(session: Session, status: JobStatus) -> None:
+    job = make_job(session, make_user(session), status)
+
+    assert work.append_logs(session, job.id, job.attempt, [LogLine(NOON, "info", "late")]) == []
+    assert session.scalar(select(JobLog)) is None
+
+
+def test_lines_of_another_attempt_are_dropped(session: Session) -> None:
+    job = make_job(session, make_user(session), S.RUNNING)
+
+    assert work.append_logs(session, job.id, 2, [LogLine(NOON, "info", "not yet")]) == []
+    assert session.scalar(select(JobLog)) is None
+
+
 def test_no_lines_are_no_ids(session: Session) -> None:
     job = make_job(session, make_user(session), S.RUNNING)
 
