@@ -130,6 +130,19 @@ class _Socket(Connection):
     def lasts(self) -> None:
         self._handler.lasts()
 
+    def is_there(self) -> bool:
+        # With no patience at all gevent does not wait for something to be read.
+        patience = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self._socket.settimeout(patience)
+
     def read(self, size: int) -> bytes:
         try:
             received: bytes = self._stream.read1(size)

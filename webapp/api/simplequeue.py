@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from flask import Response, g, stream_with_context
+from flask import Response, g, request, stream_with_context
 from sqlalchemy import select
 
 from scheduler.errors import JobIdConflict, JobNotFound
@@ -29,6 +29,7 @@ from scheduler.store.work import Failure, Success
 from webapp import access, pulling
 from webapp.access import Account
 from webapp.answers import answer, json_body
+from webapp.connection import connection_of
 from webapp.endpoints import Resource
 from webapp.errors import Problem
 from webapp.extensions import db
@@ -100,10 +101,13 @@ def next_simple_job() -> Response:
         # A link that changes something must not be followed for whoever is signed in.
         raise Problem("forbidden", "Taking a job needs a token.")
     worker = Worker(TYPE, account.id, Wanted([TYPE], account.id), pulling.FOR_GOOD)
-    handed = pulling.hand_out(worker, wait=timedelta(0))
+    is_there = connection_of(request).is_there
+    handed = pulling.hand_out(worker, wait=timedelta(0), is_there=is_there)
     if handed is None:
         raise Problem("not_found", "No job is waiting.")
-    return answer(_to_json(handed.job))
+    job = _to_json(handed.job)
+    finish(handed.moves)
+    return answer(job)
 
 
 @bp.route_of(
