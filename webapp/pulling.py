@@ -46,7 +46,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """An attempt that is the worker's once *moves* are committed, and the lease it reports under."""
+    """An attempt that is the worker's once *moves* are committed, and its lease."""
 
     job: Job
     lease: str
@@ -68,9 +68,7 @@ def owner_served(account: Account) -> int | None:
     return None if account.sees_everybody else account.id
 
 
-def hand_out(
-    worker: Worker, *, wait: timedelta, is_there: Callable[[], bool]
-) -> Handed | None:
+def hand_out(worker: Worker, *, wait: timedelta, is_there: Callable[[], bool]) -> Handed | None:
     """Return the next job for *worker* in the order of the policy; None if none comes in time.
 
     The caller commits, once the answer is made. Without *wait* too it waits a moment for a job
