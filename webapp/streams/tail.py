@@ -1,16 +1,20 @@
 """Reads what is new in a table, once for everybody who listens here."""
 
+import logging
 from collections.abc import Iterable
 from datetime import timedelta
 
 import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
 from webapp.streams.growth import Growth, Told
 from webapp.streams.horizon import Horizon, advance
-from webapp.streams.outlet import Outlet
+from webapp.streams.outlet import Ending, Outlet
+
+log = logging.getLogger(__name__)
 
 POLL = timedelta(seconds=2)
 """How often a tail looks by itself: what the loss of a message costs at most."""
@@ -97,7 +101,27 @@ class Tail:
             if EVERYBODY in self._outlets
             else [key for key in self._outlets if key is not None]
         )
-        return self.growth.read(session, keys, after=before, until=after)
+        try:
+            return self.growth.read(session, keys, after=before, until=after)
+        except DataError:
+            session.rollback()
+            return self._readable(session, before, after)
+
+    def _readable(self, session: Session, before: int, after: int) -> list[Told]:
+        """Return the news that can be read, and end the streams that would hear of other rows."""
+        found: dict[int, Told] = {}
+        for key, outlets in list(self._outlets.items()):
+            keys = None if key is EVERYBODY else [key]
+            try:
+                rows = self.growth.read(session, keys, after=before, until=after)
+            except DataError as problem:
+                session.rollback()
+                log.warning("a row cannot be read", extra={"key": key, "problem": str(problem.orig)})
+                for outlet in outlets:
+                    outlet.end(Ending.OUTAGE)
+            else:
+                found |= {told.number: told for told in rows}
+        return [found[number] for number in sorted(found)]
 
     def _put(self, news: Iterable[Told]) -> None:
         for told in news:
