@@ -16,10 +16,11 @@ from tests.factories import NOON, make_job, make_worker
 from tests.webapp.conftest import MakePerson, Person, add_token
 from webapp import audience
 from webapp import relay as relay_module
-from webapp.extensions import socketio
+from webapp.extensions import db, socketio
 from webapp.live import REPLAY_LIMIT, REPLAY_OVERLAP, relay_of
 from webapp.relay import Relay
 from webapp.services import services_of
+from webapp.views import reads
 
 Listen = Callable[..., SocketIOTestClient]
 
@@ -232,7 +233,9 @@ def test_a_client_follows_so_many_logs(
     assert say("follow", "c") == {"ok": True}
 
 
-def test_what_a_client_says_is_dealt_with_in_turn(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_client_says_is_dealt_with_in_turn(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = app.extensions["socketio"].server
 
     assert (server.async_handlers, server.eio.async_handlers) == (False, False)
@@ -398,6 +401,54 @@ def test_a_busy_user_is_told_their_queue_every_second_until_it_is_empty(
     relay.tick(now)
     assert len(heard(mine, "queue")) == 1
     assert heard(others, "queue") == []
+
+
+def test_a_queue_is_counted_as_far_as_it_is_worth_it(
+    app: Flask,
+    store: Session,
+    person: MakePerson,
+    listen: Listen,
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reads, "COUNT_LIMIT", 2)
+    ann = person("ann")
+    client = listen(ann)
+    statuses = [JobStatus.READY] * 4 + [JobStatus.BLOCKED] * 2 + [JobStatus.COMPLETED]
+    for status in statuses:
+        make_job(store, ann.user, status)
+    store.commit()
+
+    relay.tick(NOON)
+
+    [queue] = heard(client, "queue")
+    counted = {name: count for name, count in queue["counts"].items() if count}
+    assert (counted, queue["more"]) == ({"blocked": 2, "ready": 2}, ["ready"])
+    with app.app_context():
+        assert reads.unfinished_counts(db.session(), [ann.user.id])[ann.user.id]["ready"] == 3
+
+
+def test_the_broker_is_asked_for_queues_without_a_connection_of_the_database(
+    app: Flask,
+    person: MakePerson,
+    listen: Listen,
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with app.app_context():
+        pool = db.engine.pool
+    held: list[int] = []
+
+    def read(_: Redis, owners: list[int]) -> dict[int, dict[int, Standing]]:
+        held.append(pool.checkedout())  # type: ignore[attr-defined]  # of a queue pool
+        return {owner: {} for owner in owners}
+
+    monkeypatch.setattr(reads, "read_standings", read)
+    listen(person("ann"))
+
+    relay.tick(NOON)
+
+    assert held == [0]
 
 
 def test_what_moves_makes_a_user_busy_again(
