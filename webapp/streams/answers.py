@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flask import Response, current_app, request
-
 from werkzeug.wsgi import ClosingIterator
 
 from scheduler import clock

@@ -16,7 +16,7 @@ from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.streams.growth import LINES, MOVES
 from webapp.streams.outlet import Ending, Outlet
-from webapp.streams.tail import Tail
+from webapp.streams.tail import DOUBT_PATIENCE, Tail
 from webapp.streams.waits import Waits
 
 READERS = 5
@@ -39,7 +39,7 @@ class Streams:
     """The tails, who waits, and who listens."""
 
     def __init__(self, app: Flask) -> None:
-        self.moves = Tail(MOVES)
+        self.moves = Tail(MOVES, DOUBT_PATIENCE)
         self.lines = Tail(LINES)
         self.waits = Waits()
         self.is_stopping = False
@@ -57,7 +57,7 @@ class Streams:
 
     @contextmanager
     def place_of(self, account_id: int) -> Iterator[None]:
-        """Count one more of an account's while the block runs. Raises a 429 problem at the limit."""
+        """Count one more of an account while the block runs. Raises a 429 at the limit."""
         if self._taken[account_id] >= PER_ACCOUNT:
             detail = f"The limit of streams and waiting calls for each user is {PER_ACCOUNT}."
             raise Problem("rate_limited", detail, headers={"Retry-After": str(RETRY_PLACE)})

@@ -104,6 +104,9 @@ class Stream(ABC):
         told = [one for one in self._outlet.take() if one.number > (self._last or 0)]
         if told:
             yield from self._tell(told)
+        elif self._outlet.has_missed:
+            self._outlet.has_missed = False
+            yield self._say("reload", self._last)
         elif not self._outlet.wait(KEEP_ALIVE):
             yield self._wire.keep_alive()
 

@@ -1,8 +1,10 @@
 """Reads what is new in a table, once for everybody who listens here."""
 
 import logging
+import time
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import chain
 
 import gevent
 from gevent.event import Event
@@ -11,7 +13,7 @@ from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
 from webapp.streams.growth import Growth, Told
-from webapp.streams.horizon import Horizon, advance
+from webapp.streams.horizon import Doubt, Horizon, Writers, advance
 from webapp.streams.outlet import Ending, Outlet
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,12 @@ POLL = timedelta(seconds=2)
 DOUBT_POLL = timedelta(milliseconds=50)
 """How often it looks at numbers that are missing while somebody listens."""
 
+DOUBT_PATIENCE = timedelta(seconds=10)
+"""How long rows wait for a transaction that may hold numbers before theirs.
+
+A program that submits in a transaction of its own may leave it open for as long as it likes.
+"""
+
 EVERYBODY = None
 """The key of outlets that hear of every row."""
 
@@ -31,11 +39,16 @@ class Tail:
 
     Rows go out in the order of their numbers, each once, and none before everything below its
     number is settled. So whoever knows the last number they were told has missed nothing before.
+    With *patience* rows wait no longer than that for a transaction that does not end. Once it has
+    ended, whoever listens has missed its rows, and is told.
     """
 
-    def __init__(self, growth: Growth) -> None:
+    def __init__(self, growth: Growth, patience: timedelta | None = None) -> None:
         self.growth = growth
+        self._patience = patience
         self._horizon = Horizon()
+        self._doubted_since = 0.0
+        self._overdue: Writers = frozenset()
         self._outlets: dict[int | None, set[Outlet]] = {}
         self._turn = BoundedSemaphore()
         self._bell = Event()
@@ -83,15 +96,30 @@ class Tail:
 
     def _advance(self, session: Session) -> None:
         growth, before = self.growth, self._horizon
+        ended = self._overdue and self._overdue - growth.writers(session)
         after = advance(
             before,
             lambda number: growth.look(session, number),
-            lambda: growth.writers(session),
+            lambda: growth.writers(session) - self._overdue,
         )
         news = self._news(session, before.number, after.number)
         # Not before they are read: what fails on the way is read again in the next turn.
         self._horizon = after
+        self._overdue -= ended
+        self._judge(before.doubt, after.doubt)
         self._put(news)
+        if ended:
+            for outlet in chain.from_iterable(self._outlets.values()):
+                outlet.miss()
+
+    def _judge(self, before: Doubt | None, doubt: Doubt | None) -> None:
+        """Wait no longer for transactions that were waited for long enough."""
+        if doubt is None or self._patience is None:
+            return
+        if before is None or before.until != doubt.until:
+            self._doubted_since = time.monotonic()
+        elif time.monotonic() - self._doubted_since > self._patience.total_seconds():
+            self._overdue |= doubt.writers
 
     def _news(self, session: Session, before: int | None, after: int | None) -> list[Told]:
         if not self._outlets or before is None or after is None or before == after:
@@ -116,7 +144,9 @@ class Tail:
                 rows = self.growth.read(session, keys, after=before, until=after)
             except DataError as problem:
                 session.rollback()
-                log.warning("a row cannot be read", extra={"key": key, "problem": str(problem.orig)})
+                log.warning(
+                    "a row cannot be read", extra={"key": key, "problem": str(problem.orig)}
+                )
                 for outlet in outlets:
                     outlet.end(Ending.OUTAGE)
             else:

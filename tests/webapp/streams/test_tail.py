@@ -1,6 +1,7 @@
 """What a tail reads of a table while transactions come and go."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, text
@@ -276,3 +277,25 @@ def test_a_row_that_cannot_be_read_ends_the_streams_of_everybodys(
 
     assert his.look() == [other]
     assert (everybody.outlet.ending, his.outlet.ending) == (Ending.OUTAGE, None)
+
+
+def test_rows_wait_for_an_open_transaction_only_so_long(
+    reader: Session, others: Callable[[], Session], people: tuple[Job, Job]
+) -> None:
+    hearing = Hearing(Tail(MOVES, timedelta(0)), reader, EVERYBODY)
+    slow, quick = others(), others()
+    make_event(slow, people[0])
+    second = make_event(quick, people[1]).seq
+    quick.commit()
+
+    held = [hearing.look() for _ in range(2)]
+    told = hearing.look()
+    third = make_event(quick, people[1]).seq
+    quick.commit()
+    told_meanwhile = hearing.look()
+
+    assert (held, told, told_meanwhile) == ([[], []], [second], [third])
+    assert not hearing.outlet.has_missed
+    slow.commit()
+    assert hearing.look() == []
+    assert hearing.outlet.has_missed
