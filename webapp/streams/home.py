@@ -26,8 +26,11 @@ Others wait for their turn, so that a thousand of them that come back at once le
 connections to requests.
 """
 
-PER_ACCOUNT = 100
-"""Streams and waiting calls of one account at a time, in one web process."""
+PER_ACCOUNT = 200
+"""Streams and waiting calls of one account at a time, in one web process.
+
+A stream whose client has gone counts until that is noticed, when something is sent to it.
+"""
 
 RETRY_PLACE = 5
 """Seconds after which one of an account's streams has perhaps ended."""
