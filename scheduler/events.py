@@ -141,13 +141,16 @@ def write_standings(redis: Redis, by_owner: Mapping[int, Mapping[int, Standing]]
 
 def read_standing(redis: Redis, owner_id: int) -> dict[int, Standing]:
     """Return what the leader last knew of an owner's waiting jobs; nothing if that is unknown."""
+    return read_standings(redis, [owner_id])[owner_id]
+
+
+def read_standings(redis: Redis, owner_ids: Sequence[int]) -> dict[int, dict[int, Standing]]:
+    """Return likewise what is known of the waiting jobs of several owners, in one question."""
     try:
-        body = redis.get(f"{_STANDING_KEY}{owner_id}")
+        kept = redis.mget([f"{_STANDING_KEY}{owner}" for owner in owner_ids]) if owner_ids else []
     except RedisError:
-        return {}
-    if not isinstance(body, str):
-        return {}
-    return {int(job): _standing_from_json(fields) for job, fields in json.loads(body).items()}
+        kept = [None] * len(owner_ids)
+    return {owner: _standings_of(body) for owner, body in zip(owner_ids, kept, strict=True)}
 
 
 def write_curve(redis: Redis, curve: Curve) -> None:
@@ -189,6 +192,12 @@ def _standing_to_json(standing: Standing) -> dict[str, Any]:
         "latest": standing.latest and to_rfc3339(standing.latest),
         "method": standing.method,
     }
+
+
+def _standings_of(body: object) -> dict[int, Standing]:
+    if not isinstance(body, str):
+        return {}
+    return {int(job): _standing_from_json(fields) for job, fields in json.loads(body).items()}
 
 
 def _standing_from_json(fields: Mapping[str, Any]) -> Standing:

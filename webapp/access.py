@@ -108,7 +108,8 @@ def take_session() -> None:
 
 
 def take_basic_token() -> None:
-    """Take the token that came as the password of HTTP Basic, if one did."""
+    """Take the token that came as the password of HTTP Basic, if one did; a 401 offers that too."""
+    g.takes_basic = True
     credentials = request.authorization
     if credentials is not None and credentials.type == "basic":
         g.caller = by_token(credentials.password or "", clock.now())

@@ -1,8 +1,10 @@
 """Who listens to this web process, and whether they still may."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from flask import request
 from sqlalchemy import or_, select
@@ -14,6 +16,14 @@ from webapp.access import Account
 
 ALL = "all"
 FLEET = "fleet"
+
+FOLLOWED_LIMIT = 20
+"""How many logs one connection may follow."""
+
+Named = tuple[str, str | None]
+"""A job as a client names it: its id, and its owner where they say that."""
+
+Key = TypeVar("Key", int, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +66,24 @@ class Audience:
 
     def __init__(self) -> None:
         self._clients: dict[str, Client] = {}
+        self._accounts: Counter[int] = Counter()
+        self._followed: dict[str, dict[Named, str]] = {}
+        self._rooms: Counter[str] = Counter()
         self._watching: dict[str, set[str]] = {ALL: set(), FLEET: set()}
 
     def arrive(self, sid: str, client: Client) -> None:
         """Note a new connection."""
         self._clients[sid] = client
+        self._accounts[client.account.id] += 1
 
     def leave(self, sid: str) -> None:
-        """Forget a connection."""
-        self._clients.pop(sid, None)
+        """Forget a connection. Harmless for one that never arrived."""
+        client = self._clients.pop(sid, None)
+        if client is None:
+            return
+        _take_one(self._accounts, client.account.id)
+        for room in self._followed.pop(sid, {}).values():
+            _take_one(self._rooms, room)
         for watchers in self._watching.values():
             watchers.discard(sid)
 
@@ -83,11 +102,32 @@ class Audience:
 
     def hears_of(self, owner_id: int) -> bool:
         """Tell whether anybody here is to know of an owner's jobs."""
-        return self.is_watched(ALL) or owner_id in self.account_ids()
+        return self.is_watched(ALL) or owner_id in self._accounts
 
     def account_ids(self) -> set[int]:
         """Return whose connections there are."""
-        return {client.account.id for client in self._clients.values()}
+        return set(self._accounts)
+
+    def follow(self, sid: str, job: Named, room: str) -> bool:
+        """Note that a connection follows the log of a job; False if it follows enough."""
+        followed = self._followed.setdefault(sid, {})
+        if job not in followed:
+            if len(followed) >= FOLLOWED_LIMIT:
+                return False
+            followed[job] = room
+            self._rooms[room] += 1
+        return True
+
+    def unfollow(self, sid: str, job: Named) -> str | None:
+        """Return the room of a log that a connection follows no more, if it did."""
+        room = self._followed.get(sid, {}).pop(job, None)
+        if room is not None:
+            _take_one(self._rooms, room)
+        return room
+
+    def is_followed(self, room: str) -> bool:
+        """Tell whether anybody here follows the log of a job."""
+        return room in self._rooms
 
     def no_longer_welcome(self, session: Session, now: datetime) -> list[str]:
         """Return connections whose account, role, password or token has changed or ended."""
@@ -99,11 +139,19 @@ class Audience:
                 )
             )
         }
+        roles = {(user, role) for user, role, _ in good}
         tokens = _good_tokens(session, self._hashes(), now)
-        return [sid for sid, one in self._clients.items() if not _is_good(one, good, tokens)]
+        return [sid for sid, one in self._clients.items() if not _is_good(one, good, roles, tokens)]
 
     def _hashes(self) -> set[bytes]:
         return {one.secret_hash for one in self._clients.values() if one.secret_hash is not None}
+
+
+def _take_one(counter: Counter[Key], key: Key) -> None:
+    """Count one less, and nothing at all where none is left."""
+    counter[key] -= 1
+    if counter[key] == 0:
+        del counter[key]
 
 
 def _good_tokens(session: Session, hashes: Collection[bytes], now: datetime) -> set[bytes]:
@@ -115,9 +163,13 @@ def _good_tokens(session: Session, hashes: Collection[bytes], now: datetime) -> 
     )
 
 
-def _is_good(one: Client, accounts: set[tuple[int, str, int]], tokens: set[bytes]) -> bool:
+def _is_good(
+    one: Client,
+    accounts: set[tuple[int, str, int]],
+    roles: set[tuple[int, str]],
+    tokens: set[bytes],
+) -> bool:
     account = one.account
     if one.secret_hash is None:
         return (account.id, account.role, account.session_version) in accounts
-    known = {(number, role) for number, role, _ in accounts}
-    return (account.id, account.role) in known and one.secret_hash in tokens
+    return (account.id, account.role) in roles and one.secret_hash in tokens

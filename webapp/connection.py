@@ -13,6 +13,10 @@ class Connection:
     def lasts(self) -> None:
         """Note that this answer goes on until somebody ends it, so that nobody waits for it."""
 
+    def is_there(self) -> bool:
+        """Tell whether the client still waits for its answer; True where that is not known."""
+        return True
+
     def read(self, size: int) -> bytes:
         """Return what the client sent after its request, *size* bytes at most; none at the end."""
         raise NotImplementedError

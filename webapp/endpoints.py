@@ -20,7 +20,7 @@ from scheduler.states import Role, Scope
 from webapp import access
 from webapp.bodies import parse_body, parse_query
 from webapp.errors import Problem
-from webapp.extensions import csrf
+from webapp.extensions import csrf, db
 from webapp.schemas.groundwork import Query
 
 View = Callable[..., ResponseReturnValue]
@@ -210,6 +210,7 @@ def _read_body(limit: int) -> bytes:
         raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
     # One byte more: a body without a length ends silently where reading has to stop.
     request.max_content_length = limit + 1
+    db.session.rollback()  # no connection is held while a client sends, however slowly
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge as refusal:

@@ -148,8 +148,9 @@ def not_found() -> Problem:
 
 
 def unauthenticated(detail: str, *, basic: bool = False) -> Problem:
-    """Return the answer to missing or wrong credentials."""
-    challenge = 'Bearer realm="fairq"' + (', Basic realm="fairq"' if basic else "")
+    """Return the answer to missing or wrong credentials; *basic* where all take HTTP Basic."""
+    takes_basic = basic or "takes_basic" in g
+    challenge = 'Bearer realm="fairq"' + (', Basic realm="fairq"' if takes_basic else "")
     return Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})
 
 

@@ -21,7 +21,7 @@ Jobs = Sequence[Mapping[str, Any]]
 MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 
 PAGE = 100
-"""Jobs that are held in memory at a time; payload and result of each may be large."""
+"""Jobs that are held in memory at a time; fewer where their payloads and results are large."""
 
 COLUMNS = (
     "job_id", "type", "status", "reason", "owner", "priority", "priority_level", "description",

@@ -23,6 +23,7 @@ from webapp.audience import (
     FLEET,
     Audience,
     Client,
+    Named,
     client_by_token,
     client_of_request,
     log_room,
@@ -41,8 +42,6 @@ REPLAY_LIMIT = 500
 REPLAY_OVERLAP = 100
 """Numbers are given before a commit, so a change may appear behind one told already."""
 
-FOLLOWED_LIMIT = 20
-
 _MESSAGE_LIMIT = 16 * 1024
 _PING_EVERY, _PING_PATIENCE = 10, 8
 
@@ -54,6 +53,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     socketio.init_app(
         app,
         async_mode="gevent",
+        async_handlers=False,  # what a client says is dealt with in turn: it starts no greenlets
         max_http_buffer_size=_MESSAGE_LIMIT,
         ping_interval=_PING_EVERY,
         ping_timeout=_PING_PATIENCE,
@@ -119,23 +119,22 @@ class _Live(Namespace):  # type: ignore[misc]  # Flask-SocketIO ships no annotat
 
     def on_follow(self, wanted: object = None) -> Message:
         """Send the lines of a job the client may see, as they are written."""
-        found = _log_room(wanted)
-        if found is None:
+        named = _named(wanted)
+        room = None if named is None else _log_room(*named)
+        if named is None or room is None:
             return _refusal("not_found")
-        if len([room for room in self._rooms() if room.startswith("log:")]) >= FOLLOWED_LIMIT:
+        if not _audience().follow(_sid(), named, room):
             return _refusal("too_many")
-        join_room(found)
+        join_room(room)
         return {"ok": True}
 
     def on_unfollow(self, wanted: object = None) -> Message:
-        """Send no more lines of a job."""
-        found = _log_room(wanted)
-        if found is not None:
-            leave_room(found)
+        """Send no more lines of a job, which is named as it was for following."""
+        named = _named(wanted)
+        room = None if named is None else _audience().unfollow(_sid(), named)
+        if room is not None:
+            leave_room(room)
         return {"ok": True}
-
-    def _rooms(self) -> list[str]:
-        return [room for room in self.socketio.server.rooms(_sid(), namespace="/") if room]
 
     def _say(self, event: str, body: Message) -> None:
         self.socketio.emit(event, body, to=_sid(), namespace="/")
@@ -180,13 +179,20 @@ def _catch_up(account: Account, seq: object, *, everybody: bool) -> None:
         socketio.emit("notification", note, to=sid, namespace="/")
 
 
-def _log_room(wanted: object) -> str | None:
-    """Return the room for the log of a job, None for one the client may not see."""
-    client = _audience().client(_sid())
-    if client is None or not isinstance(wanted, Mapping):
+def _named(wanted: object) -> Named | None:
+    """Return which job a client means, None for nonsense."""
+    if not isinstance(wanted, Mapping):
         return None
     job_id, owner = wanted.get("job_id"), wanted.get("owner")
     if not isinstance(job_id, str) or not isinstance(owner, str | None) or "\0" in job_id:
+        return None
+    return job_id, owner
+
+
+def _log_room(job_id: str, owner: str | None) -> str | None:
+    """Return the room for the log of a job, None for one the client may not see."""
+    client = _audience().client(_sid())
+    if client is None:
         return None
     try:
         job = access.find_job(client.account, job_id, owner)

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -46,11 +46,12 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """An attempt that is the worker's now, and under which lease it reports."""
+    """An attempt that is the worker's once *moves* are committed, and its lease."""
 
     job: Job
     lease: str
     until: datetime
+    moves: Sequence[Move]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,22 @@ def owner_served(account: Account) -> int | None:
     return None if account.sees_everybody else account.id
 
 
-def hand_out(worker: Worker, *, wait: timedelta) -> Handed | None:
+def hand_out(worker: Worker, *, wait: timedelta, is_there: Callable[[], bool]) -> Handed | None:
     """Return the next job for *worker* in the order of the policy; None if none comes in time.
 
-    Commits. Without *wait* too it waits a moment for a job that is there and not admitted yet.
+    The caller commits, once the answer is made. Without *wait* too it waits a moment for a job
+    that is there and not admitted yet. Who has gone, as *is_there* tells, is handed nothing: that
+    would cost the job an attempt.
     """
     askers.note(services().redis, worker.name, worker.user_id, now=clock.now())
     deadline = time.monotonic() + wait.total_seconds()
     while True:
         left = timedelta(seconds=max(0.0, deadline - time.monotonic()))
-        offer = _ask(worker.wanted, left)
+        offer = _ask(worker.wanted, left, is_there)
         if offer is None:
+            return None
+        if not is_there():
+            finish(work.give_back(db.session(), [offer]))
             return None
         # A job that is cancelled in this moment leaves time to ask for another.
         if (handed := _claim(worker, offer)) is not None:
@@ -135,8 +141,8 @@ def end_badly(job: Job, lease: str, failed: Callable[[int], Failure]) -> list[Mo
     )
 
 
-def _ask(wanted: Wanted, wait: timedelta) -> Offer | None:
-    """Return what is offered within *wait*, or a moment."""
+def _ask(wanted: Wanted, wait: timedelta, is_there: Callable[[], bool]) -> Offer | None:
+    """Return what is offered within *wait*, or a moment, while whoever asks is there."""
     session, desk = db.session(), services().desk
     if wait <= timedelta(0):
         if not offers.may_come(session, wanted):
@@ -147,7 +153,7 @@ def _ask(wanted: Wanted, wait: timedelta) -> Offer | None:
         session.commit()
         services().announcer.wake()
         deadline = time.monotonic() + wait.total_seconds()
-        while desk.is_open and (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0 and desk.is_open and is_there():
             if served.wait(min(left, LOOK_AGAIN.total_seconds())) or _is_served(session, ask):
                 break
     offer = offers.take_down(session, ask)
@@ -166,15 +172,15 @@ def _claim(worker: Worker, offer: Offer) -> Handed | None:
     _, moves = work.start(
         session, [offer], worker=worker.name, pid=None, lease=worker.lease, token=lease
     )
-    finish(moves)
     row = session.execute(
         select(Job, Active.lease_until)
         .join(Active, Active.job_id == Job.id)
         .where(Job.id == offer.job_id, Job.attempt == offer.attempt)
     ).first()
     if not moves or row is None or row.lease_until is None:
+        session.rollback()
         return None
-    return Handed(row.Job, lease, row.lease_until)
+    return Handed(row.Job, lease, row.lease_until, moves)
 
 
 def _keep(session: Session, job: Job, attempt: int, said: Said) -> list[int]:

@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from scheduler import clock
-from scheduler.events import Standing, read_standing
+from scheduler.events import Standing, read_standings
 from scheduler.models import (
     Active,
     Attempt,
@@ -61,6 +61,7 @@ from scheduler.states import (
 )
 from scheduler.store import fleet
 from scheduler.store.finding import Filter, among, has, in_statuses, other_conditions
+from webapp.answers import json_body
 from webapp.errors import FieldError, Problem
 from webapp.places import far_back
 from webapp.schemas.bulk import BulkFilter
@@ -71,6 +72,12 @@ SCAN_LIMIT = 5_000
 
 FOUND_LIMIT = 10_000
 """Jobs that an index may find to make a page of, about."""
+
+PAGE_BYTES = 8 * 2**20
+"""Payloads and results after which a page ends early, about: each may be large."""
+
+READ_AT_ONCE = 50
+"""Jobs that are read before their bytes are counted."""
 
 DISORDER = 20_000
 """How many places the order of submission may differ from that of ids: two of the largest batches
@@ -140,7 +147,7 @@ class JobPage:
     previous_cursor: str | None = None
 
 
-def list_jobs(
+def list_jobs(  # noqa: PLR0913 - a list has as many parts as its address
     session: Session,
     redis: Redis,
     visible: ColumnElement[bool],
@@ -150,16 +157,26 @@ def list_jobs(
     cursor: str | None = None,
     oldest_first: bool = False,
     back: bool = False,
+    finder: "Finder | None" = None,
 ) -> JobPage:
     """Return one page of the visible jobs that match: what follows *cursor*, or precedes it.
 
-    A page may be short of *limit* and still have a next one. Raises a 422 problem for a cursor
-    that is not one of ours, or of a list with other filters or another order.
+    A page may be short of *limit* and still have a next one. Who reads many takes the *finder* of
+    the first for all. Raises a 422 problem for a cursor that is not one of ours, or of a list with
+    other filters or another order.
     """
     check = _check_of(wanted, oldest_first=oldest_first)
     start = None if cursor is None else _read_place(cursor, check)
     ascending = oldest_first is not back
-    rows, beyond = _rows(session, visible, wanted, limit=limit, start=start, oldest_first=ascending)
+    listing = Listing(
+        visible,
+        wanted,
+        finder or finder_of(session, wanted),
+        limit=limit,
+        start=start,
+        oldest_first=ascending,
+    )
+    rows, beyond = _rows(session, listing, limit)
     views = _with_surroundings(session, redis, rows[::-1] if back else rows)
     onward = None if beyond is None else write_cursor(beyond, check)
     if back:
@@ -170,21 +187,36 @@ def list_jobs(
 
 
 def _rows(
-    session: Session,
-    visible: ColumnElement[bool],
-    wanted: Filter,
-    *,
-    limit: int,
-    start: int | None,
-    oldest_first: bool,
+    session: Session, listing: "Listing", limit: int
 ) -> tuple[Sequence[Row[Job, str, bool]], int | None]:
     """Return the jobs of a page, and behind which one the next begins, if there may be one."""
-    finder = finder_of(session, wanted)
-    listing = Listing(visible, wanted, finder, limit=limit, start=start, oldest_first=oldest_first)
-    rows = session.execute(listing.page()).all()
-    if len(rows) > limit:
-        return rows[:limit], rows[limit - 1][0].id
+    ids = session.scalars(listing.page()).all()
+    rows, read = _read(session, ids[:limit])
+    if read < len(ids):
+        return rows, ids[read - 1]
     return rows, session.scalar(listing.end_of_window()) if listing.is_bounded else None
+
+
+def _read(session: Session, ids: Sequence[int]) -> tuple[list[Row[Job, str, bool]], int]:
+    """Return the first of some jobs, as many as a page may hold, and how many ids those are."""
+    rows: list[Row[Job, str, bool]] = []
+    size = read = 0
+    for first in range(0, len(ids), READ_AT_ONCE):
+        part = ids[first : first + READ_AT_ONCE]
+        wanted = _with_owner().where(among(Job.id, part))
+        found = {row[0].id: row for row in session.execute(wanted)}
+        for number in part:
+            if size >= PAGE_BYTES:
+                return rows, read
+            if number in found:  # not deleted since
+                rows.append(found[number])
+                size += _size(found[number][0])
+            read += 1
+    return rows, read
+
+
+def _size(job: Job) -> int:
+    return len(json_body(job.payload)) + len(json_body(job.result))
 
 
 def one_job(session: Session, redis: Redis, job: Job) -> JobView:
@@ -227,8 +259,8 @@ def _with_surroundings(
     links, counts = parents_of(session, ids), count_dependents(session, ids)
     waiting = {job.owner_id for job, *_ in rows if job.status in WAITING}
     standings: dict[int, Standing] = {}
-    for owner_id in sorted(waiting):
-        standings |= read_standing(redis, owner_id)
+    for known in read_standings(redis, sorted(waiting)).values():
+        standings |= known
     far = [
         job
         for job, _, has_worker in rows
@@ -600,10 +632,9 @@ class Listing:
             self._rest += [visible, *in_statuses(wanted)]
         self.is_bounded = bool(self._rest) and finder.found is None
 
-    def page(self) -> Select[Job, str, bool]:
-        """Return the select of the page and one job more."""
-        shown = self._matching().limit(self._limit + 1).subquery()
-        return _with_owner().join(shown, shown.c.id == Job.id).order_by(self._order(Job.id))
+    def page(self) -> Select[int]:
+        """Return the select of the ids of the page, and of one job more."""
+        return self._matching().limit(self._limit + 1)
 
     def end_of_window(self) -> Select[int]:
         """Return the select of the last job looked at, if there may be more beyond it."""

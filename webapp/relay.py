@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -46,6 +47,12 @@ RECHECK = timedelta(seconds=30)
 
 RECOUNT = timedelta(seconds=10)
 """How often busy users are counted anew, should a message have been lost."""
+
+MOVES_AT_ONCE = 100
+"""Moves that are told in one go; requests are answered between."""
+
+MOVES_TOLD = 500
+"""Moves of one owner in a message that are told one by one; after more a page is to load again."""
 
 _SILENCE = timedelta(seconds=5)
 _BACKOFF_FIRST, _BACKOFF_MOST = timedelta(milliseconds=250), timedelta(seconds=5)
@@ -104,17 +111,14 @@ class Relay:
         self._streams.hear(message)
         match message["kind"]:
             case "moves":
-                for move in message["moves"]:
-                    self._take_move(move, now)
+                self._take_moves(message["moves"], now)
             case "progress" if self._audience.hears_of(message["owner_id"]):
                 change = live_messages.of_progress(message, self._name(message["owner_id"]))
                 self._offer(message, change, now)
             case "offers":
                 services_of(self._app).desk.call(message["asks"])
             case "log":
-                rooms = [log_room(message["owner_id"], message["job_id"])]
-                line = live_messages.of_log(message, self._name(message["owner_id"]))
-                self._emit("log", line, rooms)
+                self._take_lines(message)
 
     def flush(self, now: float) -> None:
         """Tell what was held back long enough."""
@@ -136,15 +140,33 @@ class Relay:
             for sid in self._audience.no_longer_welcome(db.session(), now):
                 self._disconnect(sid)
 
+    def _take_moves(self, moves: Sequence[Mapping[str, Any]], now: float) -> None:
+        """Tell each move, or whose moves are too many to load the page again."""
+        last = {move["owner_id"]: move["seq"] for move in moves}
+        heard = {owner for owner in last if self._audience.hears_of(owner)}
+        counts = Counter(move["owner_id"] for move in moves)
+        many = {owner for owner in heard if counts[owner] > MOVES_TOLD}
+        self._dirty |= heard
+        for owner in many:
+            self._emit("reload", {"seq": last[owner]}, [user_room(owner), ALL])
+        told = [move for move in moves if move["owner_id"] in heard - many]
+        for place, move in enumerate(told, 1):
+            self._take_move(move, now)
+            if place % MOVES_AT_ONCE == 0:
+                gevent.sleep(0)
+
     def _take_move(self, move: Mapping[str, Any], now: float) -> None:
         owner_id = move["owner_id"]
-        if not self._audience.hears_of(owner_id):
-            return
-        self._dirty.add(owner_id)
         self._offer(move, live_messages.of_move(move, self._name(owner_id)), now)
         note = live_messages.notification(move)
         if note is not None:
             self._emit("notification", note, [user_room(owner_id)])
+
+    def _take_lines(self, message: Mapping[str, Any]) -> None:
+        room = log_room(message["owner_id"], message["job_id"])
+        if self._audience.is_followed(room):
+            lines = live_messages.of_log(message, self._name(message["owner_id"]))
+            self._emit("log", lines, [room])
 
     def _offer(self, message: Mapping[str, Any], change: Message, now: float) -> None:
         key = (message["owner_id"], message["job_id"])

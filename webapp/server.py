@@ -29,6 +29,13 @@ PARTING = timedelta(seconds=1)
 """How long those who listen may take to hear that the server stops."""
 
 
+SILENCE = timedelta(seconds=75)
+"""How long a client may take to begin a request, and as long again to send its headers."""
+
+_NOTICE_SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""A client that vanishes without a word is noticed after about a minute, also while it listens."""
+
+
 class Tally:
     """How many of something go on."""
 
@@ -81,7 +88,23 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]  # gevent ships no annot
     def handle(self) -> None:
         """Serve a connection. Each write leaves at once: waiting for company costs 40 ms."""
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _NOTICE_SILENCE.items():
+            if hasattr(socket, name):  # not everywhere under these names
+                self.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         super().handle()
+
+    def read_requestline(self) -> str:
+        """Wait for a request; who begins none is hung up on."""
+        with gevent.Timeout(SILENCE.total_seconds(), TimeoutError("no request came")):
+            line: str = super().read_requestline()
+            return line
+
+    def read_request(self, raw_requestline: str) -> bool:
+        """Read the headers; who does not finish them has made no request."""
+        with gevent.Timeout(SILENCE.total_seconds(), ValueError("the headers did not end")):
+            is_read: bool = super().read_request(raw_requestline)
+            return is_read
 
     def get_environ(self) -> dict[str, object]:
         """Add the path as it was sent, see ``webapp.urls``, and the connection."""
@@ -129,6 +152,19 @@ class _Socket(Connection):
 
     def lasts(self) -> None:
         self._handler.lasts()
+
+    def is_there(self) -> bool:
+        # With no patience at all gevent does not wait for something to be read.
+        patience = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self._socket.settimeout(patience)
 
     def read(self, size: int) -> bytes:
         try:

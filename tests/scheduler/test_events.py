@@ -22,6 +22,7 @@ from scheduler.events import (
     Standing,
     read_curve,
     read_standing,
+    read_standings,
     to_rfc3339,
     write_curve,
     write_standings,
@@ -151,6 +152,7 @@ def test_a_broker_that_is_away_is_warned_of_once_and_never_raised(
     assert time.monotonic() - began < 1  # a pause here would hold up every request
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert read_standing(away, 5) == {}
+    assert read_standings(away, [5, 6]) == {5: {}, 6: {}}
 
 
 def test_a_broker_that_does_not_even_answer_holds_up_one_caller_a_second(
@@ -206,6 +208,8 @@ def test_standings_are_read_as_they_were_written(redis_client: Redis) -> None:
     assert read_standing(redis_client, 5) == known
     assert read_standing(redis_client, 6) == {}
     assert read_standing(redis_client, 7) == {}
+    assert read_standings(redis_client, [7, 5, 6]) == {7: {}, 5: known, 6: {}}
+    assert read_standings(redis_client, []) == {}
 
 
 def test_standings_are_not_quoted_for_ever(redis_client: Redis) -> None:

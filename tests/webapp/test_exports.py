@@ -210,3 +210,22 @@ def test_a_file_is_read_page_by_page_as_it_is_sent(
     assert len(asked) == 1
     assert len(b"".join(parts).splitlines()) == 4
     assert len(asked) == 3
+
+
+def test_how_to_find_the_jobs_of_a_file_is_decided_once(
+    store: Session, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "PAGE", 2)
+    for number in range(5):
+        add(store, ann, f"job{number}", tags=["x"])
+    asked: list[queries.Filter] = []
+    decide = queries.finder_of
+
+    def count(session: Session, wanted: queries.Filter) -> queries.Finder:
+        asked.append(wanted)
+        return decide(session, wanted)
+
+    monkeypatch.setattr(queries, "finder_of", count)
+
+    assert len(rows_of(ann, tag="x")) == 5
+    assert len(asked) == 1

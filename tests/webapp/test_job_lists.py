@@ -313,6 +313,46 @@ def test_a_page_costs_the_same_number_of_statements_however_long_it_is(
     assert costs[0] <= 5, statements
 
 
+@pytest.mark.parametrize("sort", ["newest", "oldest"])
+def test_a_page_of_large_jobs_ends_early_and_says_where_to_go_on(
+    store: Session, ann: Person, monkeypatch: pytest.MonkeyPatch, sort: str
+) -> None:
+    monkeypatch.setattr(queries, "PAGE_BYTES", 3_000)
+    monkeypatch.setattr(queries, "READ_AT_ONCE", 2)
+    for number in range(10):
+        make_job(store, ann.user, job_id=f"j{number}", payload={"x": "y" * 1_000})
+    store.commit()
+
+    pages, cursor = [], ""
+    while cursor is not None:
+        page = ann.get(f"/jobs?limit=8&sort={sort}{cursor and f'&cursor={cursor}'}").json
+        pages.append([job["job_id"] for job in page["jobs"]])
+        cursor = page["next_cursor"]
+
+    listed = [name for page in pages for name in page]
+    assert listed == sorted(listed, reverse=sort == "newest")
+    assert [len(page) for page in pages] == [3, 3, 3, 1]
+
+
+def test_the_books_of_all_owners_on_a_page_are_read_at_once(
+    store: Session, person: MakePerson, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, olga = person("bob"), person("olga", Role.OPERATOR)
+    for who in (ann, bob):
+        make_job(store, who.user, JobStatus.READY)
+    store.commit()
+    asked: list[list[int]] = []
+
+    def read(_: Redis, owners: list[int]) -> dict[int, dict[int, Standing]]:
+        asked.append(owners)
+        return {owner: {} for owner in owners}
+
+    monkeypatch.setattr(queries, "read_standings", read)
+
+    assert len(olga.get("/jobs").json["jobs"]) == 2
+    assert asked == [sorted([ann.user.id, bob.user.id])]
+
+
 def test_a_page_reads_an_index_and_no_more_than_its_own_rows(
     store: Session, ann: Person, committed_engine: Engine
 ) -> None:

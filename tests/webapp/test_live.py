@@ -14,10 +14,13 @@ from scheduler.models import JobEvent, Token, User
 from scheduler.states import CancelReason, JobStatus, Role, Scope
 from tests.factories import NOON, make_job, make_worker
 from tests.webapp.conftest import MakePerson, Person, add_token
-from webapp.extensions import socketio
+from webapp import audience
+from webapp import relay as relay_module
+from webapp.extensions import db, socketio
 from webapp.live import REPLAY_LIMIT, REPLAY_OVERLAP, relay_of
 from webapp.relay import Relay
 from webapp.services import services_of
+from webapp.views import reads
 
 Listen = Callable[..., SocketIOTestClient]
 
@@ -203,6 +206,96 @@ def test_log_lines_reach_those_who_follow_the_job(
     assert heard(clients["ann"], "log") == []
 
 
+def test_a_client_follows_so_many_logs(
+    store: Session,
+    person: MakePerson,
+    listen: Listen,
+    monkeypatch: pytest.MonkeyPatch,
+    statements: list[str],
+) -> None:
+    monkeypatch.setattr(audience, "FOLLOWED_LIMIT", 2)
+    ann = person("ann")
+    names = [make_job(store, ann.user, job_id=name).job_id for name in "abc"]
+    store.commit()
+    client = listen(ann)
+
+    def say(event: str, name: str) -> Any:
+        return client.emit(event, {"job_id": name}, callback=True)
+
+    answers = [say("follow", name) for name in [*names, "a"]]
+    asked = len(statements)
+    say("unfollow", "a")
+    asked_to_unfollow = len(statements) - asked
+
+    too_many = {"ok": False, "code": "too_many"}
+    assert answers == [{"ok": True}, {"ok": True}, too_many, {"ok": True}]
+    assert asked_to_unfollow == 0
+    assert say("follow", "c") == {"ok": True}
+
+
+def test_what_a_client_says_is_dealt_with_in_turn(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = app.extensions["socketio"].server
+
+    assert (server.async_handlers, server.eio.async_handlers) == (False, False)
+
+
+def test_lines_of_a_log_that_nobody_follows_cost_nothing(
+    person: MakePerson, listen: Listen, relay: Relay, statements: list[str]
+) -> None:
+    ann = person("ann")
+    listen(ann)
+    before = len(statements)
+    told = {"kind": "log", "owner_id": ann.user.id, "job_id": "a", "attempt": 1, "lines": []}
+
+    relay.take(json.dumps(told), now=0)
+
+    assert len(statements) == before
+
+
+def many_moves(*owners: User) -> str:
+    moves = [
+        json.loads(moved(owner, seq, JobStatus.COMPLETED, job_id=f"j{seq}"))["moves"][0]
+        for seq, owner in enumerate(owners, 1)
+    ]
+    return json.dumps({"kind": "moves", "moves": moves})
+
+
+def test_too_many_moves_of_one_owner_are_told_as_one_reload(
+    person: MakePerson, listen: Listen, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "MOVES_TOLD", 2)
+    ann, bob, olga = person("ann"), person("bob"), person("olga", Role.OPERATOR)
+    busy, other, everybody = listen(ann), listen(bob), listen(olga, all=True)
+
+    relay.take(many_moves(ann.user, bob.user, ann.user, ann.user, bob.user), now=0)
+
+    told = busy.get_received()
+    assert [(one["name"], one["args"][0]) for one in told] == [("reload", {"seq": 4})]
+    assert [change["seq"] for change in heard(other, "job")] == [2, 5]
+    told = everybody.get_received()
+    assert [(one["name"], one["args"][0]["seq"]) for one in told] == [
+        ("reload", 4),
+        ("job", 2),
+        ("job", 5),
+    ]
+
+
+def test_others_have_their_turn_while_many_moves_are_told(
+    person: MakePerson, listen: Listen, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "MOVES_AT_ONCE", 2)
+    ann = person("ann")
+    listen(ann)
+    rests: list[float] = []
+    monkeypatch.setattr(relay_module.gevent, "sleep", rests.append)
+
+    relay.take(many_moves(*[ann.user] * 5), now=0)
+
+    assert rests == [0, 0]
+
+
 @pytest.mark.parametrize("wanted", [None, "user:1", ["all"], {"job_id": 7}, {"job_id": "\0"}, {}])
 def test_following_nonsense_follows_nothing(
     person: MakePerson, listen: Listen, wanted: object
@@ -308,6 +401,54 @@ def test_a_busy_user_is_told_their_queue_every_second_until_it_is_empty(
     relay.tick(now)
     assert len(heard(mine, "queue")) == 1
     assert heard(others, "queue") == []
+
+
+def test_a_queue_is_counted_as_far_as_it_is_worth_it(
+    app: Flask,
+    store: Session,
+    person: MakePerson,
+    listen: Listen,
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reads, "COUNT_LIMIT", 2)
+    ann = person("ann")
+    client = listen(ann)
+    statuses = [JobStatus.READY] * 4 + [JobStatus.BLOCKED] * 2 + [JobStatus.COMPLETED]
+    for status in statuses:
+        make_job(store, ann.user, status)
+    store.commit()
+
+    relay.tick(NOON)
+
+    [queue] = heard(client, "queue")
+    counted = {name: count for name, count in queue["counts"].items() if count}
+    assert (counted, queue["more"]) == ({"blocked": 2, "ready": 2}, ["ready"])
+    with app.app_context():
+        assert reads.unfinished_counts(db.session(), [ann.user.id])[ann.user.id]["ready"] == 3
+
+
+def test_the_broker_is_asked_for_queues_without_a_connection_of_the_database(
+    app: Flask,
+    person: MakePerson,
+    listen: Listen,
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with app.app_context():
+        pool = db.engine.pool
+    held: list[int] = []
+
+    def read(_: Redis, owners: list[int]) -> dict[int, dict[int, Standing]]:
+        held.append(pool.checkedout())  # type: ignore[attr-defined]  # of a queue pool
+        return {owner: {} for owner in owners}
+
+    monkeypatch.setattr(reads, "read_standings", read)
+    listen(person("ann"))
+
+    relay.tick(NOON)
+
+    assert held == [0]
 
 
 def test_what_moves_makes_a_user_busy_again(

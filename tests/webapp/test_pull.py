@@ -1,7 +1,7 @@
 """Taking work over HTTP: asked for, kept, completed; each job by one worker at a time."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,16 +10,18 @@ import pytest
 from flask import Flask
 from redis import Redis
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from scheduler.models import Ask, Attempt, Job, User
+from scheduler.models import Active, Ask, Attempt, Job, User
 from scheduler.states import CancelReason, Executor, JobStatus, Outcome, Role, Scope
 from scheduler.store import work
 from tests.factories import make_job, make_user
 from tests.scheduler.installation import Installation, running
 from tests.services import eventually
 from tests.webapp.conftest import MakePerson, Person
-from webapp import pulling
+from webapp import pulling, queries
+from webapp.connection import ENVIRON_KEY, Connection
 from webapp.services import services_of
 
 S = JobStatus
@@ -147,6 +149,64 @@ def test_whoever_waits_is_sent_home_when_the_server_stops(
         eventually(lambda: _asks(store))
         services_of(app).desk.close()
         assert answer.result(timeout=20).status_code == 204
+
+
+class Leaving(Connection):
+    """A client that goes away as soon as something has happened."""
+
+    def __init__(self, has_happened: Callable[[], bool]) -> None:
+        self._has_happened = has_happened
+
+    def is_there(self) -> bool:
+        return not self._has_happened()
+
+
+def ask_and_leave(who: Person, has_happened: Callable[[], bool]) -> int:
+    asked = {"worker": "gone", "wait_seconds": 20}
+    overrides = {ENVIRON_KEY: Leaving(has_happened)}
+    return who.post("/jobs/next", asked, environ_overrides=overrides).status_code
+
+
+def test_whoever_has_gone_is_handed_nothing(
+    leader: Installation, ann: Person, store: Session
+) -> None:
+    submit(ann, job_id="s1", retry_config={"max_attempts": 1})
+
+    assert ask_and_leave(ann, lambda: True) == 204
+
+    assert not _asks(store)
+    assert take(ann)["attempt"] == 1
+
+
+def test_what_was_offered_to_who_went_meanwhile_goes_to_the_next(
+    leader: Installation, ann: Person, store: Session
+) -> None:
+    def is_offered() -> bool:
+        store.rollback()
+        return store.scalar(select(Active.job_id)) is not None
+
+    submit(ann, job_id="s1", retry_config={"max_attempts": 1})
+
+    assert ask_and_leave(ann, is_offered) == 204
+
+    assert not is_offered()
+    job = take(ann)
+    assert (job["job_id"], job["worker"]) == ("s1", "cam")
+
+
+def test_a_job_is_handed_out_with_its_answer_or_not_at_all(
+    leader: Installation, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("away"))
+
+    submit(ann, job_id="s1", retry_config={"max_attempts": 1})
+    with monkeypatch.context() as outage:
+        outage.setattr(queries, "one_job", fail)
+        answer = ann.post("/jobs/next", {"worker": "cam"})
+
+    assert answer.status_code == 503
+    assert ann.get("/jobs/s1").json["status"] == "queued"
 
 
 def test_only_types_that_are_asked_for_are_handed_out(leader: Installation, ann: Person) -> None:

@@ -4,11 +4,12 @@ import http.client
 import os
 import resource
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 import psycopg
@@ -124,6 +125,25 @@ def test_a_stop_lets_go_of_who_waits_for_a_job(web: httpx.Client, stack: Stack) 
         assert asking.result().status_code == 204
     assert asks(stack) == 0
     eventually(lambda: not stack.is_running("web"), within=10)
+
+
+def test_who_hangs_up_asks_for_no_job_any_more(web: httpx.Client, stack: Stack) -> None:
+    body = b'{"worker": "w", "wait_seconds": 60}'
+    with connection_to(stack) as client:
+        client.sendall(
+            b"POST /jobs/next HTTP/1.1\r\nHost: fairq\r\nContent-Type: application/json\r\n"
+            b"Authorization: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (web.headers["Authorization"].encode(), len(body), body)
+        )
+        eventually(lambda: asks(stack) == 1)
+
+    eventually(lambda: asks(stack) == 0, within=10)
+
+
+def connection_to(stack: Stack) -> socket.socket:
+    address = urlsplit(stack.url)
+    assert address.hostname is not None
+    return socket.create_connection((address.hostname, address.port or 80), timeout=30)
 
 
 def asks(stack: Stack) -> int:

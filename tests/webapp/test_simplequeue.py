@@ -1,5 +1,6 @@
 """The simple queue protocol, as its clients know it."""
 
+import json
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from tests.factories import make_job
 from tests.scheduler.installation import Installation, running
 from tests.webapp.conftest import MakePerson, Person
 from webapp import pulling
+from webapp.api import simplequeue
+from webapp.extensions import db
 
 S = JobStatus
 JOBS = "/simplequeue/jobs"
@@ -228,6 +231,38 @@ def test_a_session_takes_no_job_by_following_a_link(signed_in: MakePerson) -> No
 
     assert ann.get(f"{JOBS}/next").status_code == 403
     assert ann.get(f"{JOBS}/a").json["state"] == "submitted"
+
+
+def test_no_connection_is_held_while_a_list_is_read(
+    ann: Person, app: Flask, store: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simplequeue, "_PAGE", 2)
+    for n in range(3):
+        make_job(store, ann.user, S.COMPLETED, job_id=f"s{n}", type="simplequeue")
+    store.commit()
+    with app.app_context():
+        pool = db.engine.pool
+
+    answer = ann.get(JOBS)
+    held, read = [pool.checkedout()], b""  # type: ignore[attr-defined]  # of a queue pool
+    for chunk in answer.iter_encoded():
+        read += chunk
+        held.append(pool.checkedout())  # type: ignore[attr-defined]  # as above
+
+    assert [job["jobId"] for job in json.loads(read)] == ["s0", "s1", "s2"]
+    assert set(held) == {0}
+
+
+def test_who_is_not_known_is_offered_both_ways_to_prove_it(app: Flask) -> None:
+    def challenges(path: str, credentials: str | None) -> str | None:
+        headers = {} if credentials is None else {"Authorization": credentials}
+        answer = app.test_client().get(path, headers=headers)
+        assert answer.status_code == 401
+        return answer.headers["WWW-Authenticate"]
+
+    for given in (None, "Basic eDp5", "Bearer wrong", "Digest x"):
+        assert challenges(JOBS, given) == 'Bearer realm="fairq", Basic realm="fairq"'
+        assert challenges("/jobs", given) == 'Bearer realm="fairq"'
 
 
 def test_a_long_list_comes_whole(ann: Person, store: Session) -> None:

@@ -1,5 +1,6 @@
 """POST /jobs and POST /jobs/batch."""
 
+import io
 import itertools
 import json
 from datetime import timedelta
@@ -19,6 +20,7 @@ from scheduler.states import JobStatus, Role, Scope
 from tests.factories import make_job, make_type, make_worker
 from tests.webapp.conftest import MakePerson
 from webapp import submitting
+from webapp.extensions import db
 from webapp.schemas.jobs import JobAnswer
 
 SCHEMA = {
@@ -534,3 +536,32 @@ def test_waiting_for_a_finished_job_is_allowed(person: MakePerson, store: Sessio
 
     assert answer.status_code == 201
     assert store.scalars(select(func.count()).select_from(Dependency)).one() == 1
+
+
+def test_no_connection_is_held_while_a_client_sends(app: Flask, person: MakePerson) -> None:
+    with app.app_context():
+        pool = db.engine.pool
+    held: list[int] = []
+
+    class Body(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            held.append(pool.checkedout())  # type: ignore[attr-defined]  # of a queue pool
+            return super().readinto(buffer)
+
+        def read(self, size: int | None = -1) -> bytes:
+            held.append(pool.checkedout())  # type: ignore[attr-defined]  # as above
+            return super().read(size)
+
+    body = json.dumps({"type": "simulate"}).encode()
+
+    answer = person("ann").ask(
+        "POST",
+        "/jobs",
+        input_stream=Body(body),
+        content_length=len(body),
+        content_type="application/json",
+    )
+
+    assert answer.status_code == 201, answer.text
+    assert held
+    assert set(held) == {0}

@@ -178,7 +178,12 @@ def _format(query: JobsQuery) -> str:
 
 
 def _page(
-    query: JobsQuery, visible: ColumnElement[bool], *, limit: int, cursor: str | None
+    query: JobsQuery,
+    visible: ColumnElement[bool],
+    *,
+    limit: int,
+    cursor: str | None,
+    finder: queries.Finder | None = None,
 ) -> queries.JobPage:
     return queries.list_jobs(
         db.session(),
@@ -188,14 +193,15 @@ def _page(
         limit=limit,
         cursor=cursor,
         oldest_first=query.sort == "oldest",
+        finder=finder,
     )
 
 
 def _all_pages(query: JobsQuery, visible: ColumnElement[bool]) -> Iterator[exports.Jobs]:
     """Read a list from its beginning to its end."""
-    cursor = None
+    cursor, finder = None, queries.finder_of(db.session(), queries.filter_of(query))
     while True:
-        page = _page(query, visible, limit=exports.PAGE, cursor=cursor)
+        page = _page(query, visible, limit=exports.PAGE, cursor=cursor, finder=finder)
         jobs, cursor = _to_json(page.jobs), page.next_cursor
         db.session.rollback()  # nothing is held while the client reads
         yield jobs

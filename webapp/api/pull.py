@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flask import Response
+from flask import Response, request
 
 from scheduler import clock
 from scheduler.models import Job
@@ -11,6 +11,7 @@ from scheduler.store.offers import Wanted
 from scheduler.store.work import Failure, LogLine
 from webapp import access, pulling, queries, serialise
 from webapp.answers import answer, utc
+from webapp.connection import connection_of
 from webapp.endpoints import Resource
 from webapp.extensions import db
 from webapp.pulling import Said, Worker
@@ -46,12 +47,18 @@ def next_job(body: NextRequest) -> Response:
     account = access.require()
     wanted = Wanted(body.types, pulling.owner_served(account))
     worker = Worker(body.worker, account.id, wanted, timedelta(seconds=body.lease_seconds))
-    handed = pulling.hand_out(worker, wait=timedelta(seconds=body.wait_seconds))
+    handed = pulling.hand_out(
+        worker,
+        wait=timedelta(seconds=body.wait_seconds),
+        is_there=connection_of(request).is_there,
+    )
     if handed is None:
         return Response(status=204)
     view = queries.one_job(db.session(), services().redis, handed.job)
     job = serialise.job_to_json(view, now=clock.now())
-    return answer(job | {"lease": handed.lease, "lease_expires_at": utc(handed.until)})
+    response = answer(job | {"lease": handed.lease, "lease_expires_at": utc(handed.until)})
+    finish(handed.moves)
+    return response
 
 
 @bp.route_of(

@@ -4,12 +4,12 @@ What is invalid is a 400 here, as the protocol has it. A token may come as the p
 Basic, since many of its clients know nothing else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from flask import Response, g, stream_with_context
-from sqlalchemy import select
+from flask import Response, g, request, stream_with_context
+from sqlalchemy import Row, select
 
 from scheduler.errors import JobIdConflict, JobNotFound
 from scheduler.models import Job
@@ -29,6 +29,7 @@ from scheduler.store.work import Failure, Success
 from webapp import access, pulling
 from webapp.access import Account
 from webapp.answers import answer, json_body
+from webapp.connection import connection_of
 from webapp.endpoints import Resource
 from webapp.errors import Problem
 from webapp.extensions import db
@@ -39,7 +40,7 @@ from webapp.submitting import finish
 TYPE = "simplequeue"
 """The type of the jobs that are submitted here."""
 
-_PAGE = 500
+_PAGE = 50
 _ONE_ATTEMPT = {"max_attempts": 1, "strategy": "none"}
 
 bp = Resource("api_simplequeue", __name__, invalid="bad_request", takes_basic_token=True)
@@ -100,10 +101,13 @@ def next_simple_job() -> Response:
         # A link that changes something must not be followed for whoever is signed in.
         raise Problem("forbidden", "Taking a job needs a token.")
     worker = Worker(TYPE, account.id, Wanted([TYPE], account.id), pulling.FOR_GOOD)
-    handed = pulling.hand_out(worker, wait=timedelta(0))
+    is_there = connection_of(request).is_there
+    handed = pulling.hand_out(worker, wait=timedelta(0), is_there=is_there)
     if handed is None:
         raise Problem("not_found", "No job is waiting.")
-    return answer(_to_json(handed.job))
+    job = _to_json(handed.job)
+    finish(handed.moves)
+    return answer(job)
 
 
 @bp.route_of(
@@ -149,18 +153,23 @@ def complete_simple_job(body: SimpleCompletion) -> Response:
 
 def _written(account: Account) -> Iterator[bytes]:
     """Write the list page by page, so that its length costs no memory."""
-    yield b"["
-    last, comma = 0, b""
+    last, opening = 0, b"["
     while rows := _page(account, after=last):
-        yield comma + b",".join(json_body(_to_json(job)) for job in rows)
-        last, comma = rows[-1].id, b","
-        db.session.rollback()  # nothing is held while the client reads
-    yield b"]"
+        yield opening + b",".join(json_body(_to_json(job)) for job in rows)
+        last, opening = rows[-1].id, b","
+    yield b"]" if last else b"[]"
 
 
-def _page(account: Account, *, after: int) -> list[Job]:
-    mine = select(Job).where(Job.owner_id == account.id, Job.type == TYPE, Job.id > after)
-    return list(db.session.scalars(mine.order_by(Job.id).limit(_PAGE)))
+def _page(account: Account, *, after: int) -> Sequence[Row[Any]]:
+    """Return what is shown of the jobs that follow; nothing is held while a client reads it."""
+    rows = db.session.execute(
+        select(Job.id, Job.job_id, Job.description, Job.status, Job.payload)
+        .where(Job.owner_id == account.id, Job.type == TYPE, Job.id > after)
+        .order_by(Job.id)
+        .limit(_PAGE)
+    ).all()
+    db.session.rollback()
+    return rows
 
 
 def _find(account: Account, job_id: str) -> Job | None:
@@ -191,7 +200,7 @@ def _submission(body: SimpleSubmission) -> Submission:
     )
 
 
-def _to_json(job: Job) -> dict[str, Any]:
+def _to_json(job: Job | Row[Any]) -> dict[str, Any]:
     return {
         "jobId": job.job_id,
         "description": job.description,
@@ -200,7 +209,7 @@ def _to_json(job: Job) -> dict[str, Any]:
     }
 
 
-def _state(job: Job) -> str:
+def _state(job: Job | Row[Any]) -> str:
     status = JobStatus(job.status)
     if status is JobStatus.RUNNING:
         return JobStatus.RUNNING

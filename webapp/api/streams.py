@@ -73,8 +73,9 @@ def wait_for_job(job_id: str, query: WaitQuery) -> Response:
     """200 as soon as the job has finished, 202 when it has not in time; either way the job."""
     streams, account = streams_of(current_app), access.require()
     deadline = time.monotonic() + query.timeout_seconds
-    job, bell = access.find_job(account, job_id, query.owner), Event()
-    with streams.waits.waiting(Awaited.of(job), bell.set):
+    awaited, bell = Awaited.of(access.find_job(account, job_id, query.owner)), Event()
+    db.session.remove()  # nobody waits with a connection, not for a turn either
+    with streams.place_of(account.id), streams.waits.waiting(awaited, bell.set):
         while True:
             with streams.turns:
                 # Once more, the first time too: it may have finished before anybody could ring.
@@ -82,7 +83,7 @@ def wait_for_job(job_id: str, query: WaitQuery) -> Response:
                 left = 0.0 if streams.is_stopping else deadline - time.monotonic()
                 if is_final(JobStatus(job.status)) or left <= 0:
                     return _answer(job)
-                db.session.remove()  # nobody waits with a connection
+                db.session.remove()
             bell.wait(left)
             bell.clear()
 

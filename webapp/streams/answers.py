@@ -1,9 +1,11 @@
 """Answers that last: what Flask hands to the server for a stream."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flask import Response, current_app, request
+from werkzeug.wsgi import ClosingIterator
 
 from scheduler import clock
 from scheduler.models import Job
@@ -33,7 +35,7 @@ class _Upgraded(Response):
 
     def get_app_iter(self, _: "WSGIEnvironment") -> Iterable[bytes]:
         """Return the frames, where Werkzeug would say that such an answer has no body."""
-        return self.iter_encoded()
+        return ClosingIterator(self.iter_encoded(), self.close)
 
 
 def asks_for_events() -> bool:
@@ -92,6 +94,10 @@ def _events(make: MakeStream) -> Response:
     if client is None:
         raise unauthenticated("This needs a signed-in session or a token.")
     streams, connection = streams_of(current_app), connection_of(request)
+    place = ExitStack()
+    place.enter_context(streams.place_of(client.account.id))
     chunks = opening.as_events(streams, connection, client, make)
     # Proxies that buffer answers are told not to.
-    return Response(chunks, content_type=EVENTS, headers={"X-Accel-Buffering": "no"})
+    response = Response(chunks, content_type=EVENTS, headers={"X-Accel-Buffering": "no"})
+    response.call_on_close(place.close)
+    return response

@@ -1,5 +1,6 @@
 """All streams and waiting calls of one web process, fed by the one subscription of its relay."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,10 +12,11 @@ from sqlalchemy.orm import Session
 from ulid import ULID
 
 from webapp.audience import Audience, Client
+from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.streams.growth import LINES, MOVES
 from webapp.streams.outlet import Ending, Outlet
-from webapp.streams.tail import Tail
+from webapp.streams.tail import DOUBT_PATIENCE, Tail
 from webapp.streams.waits import Waits
 
 READERS = 5
@@ -24,6 +26,15 @@ Others wait for their turn, so that a thousand of them that come back at once le
 connections to requests.
 """
 
+PER_ACCOUNT = 200
+"""Streams and waiting calls of one account at a time, in one web process.
+
+A stream whose client has gone counts until that is noticed, when something is sent to it.
+"""
+
+RETRY_PLACE = 5
+"""Seconds after which one of an account's streams has perhaps ended."""
+
 _EXTENSION = "fairq_streams"
 
 
@@ -31,13 +42,14 @@ class Streams:
     """The tails, who waits, and who listens."""
 
     def __init__(self, app: Flask) -> None:
-        self.moves = Tail(MOVES)
+        self.moves = Tail(MOVES, DOUBT_PATIENCE)
         self.lines = Tail(LINES)
         self.waits = Waits()
         self.is_stopping = False
         self._app = app
         self._audience = Audience()
         self._outlets: dict[str, Outlet] = {}
+        self._taken: Counter[int] = Counter()
         self.turns = BoundedSemaphore(READERS)
 
     @contextmanager
@@ -45,6 +57,18 @@ class Streams:
         """Lend a session; the connection goes back when the block ends."""
         with self.turns, self._app.app_context():
             yield db.session()
+
+    @contextmanager
+    def place_of(self, account_id: int) -> Iterator[None]:
+        """Count one more of an account while the block runs. Raises a 429 at the limit."""
+        if self._taken[account_id] >= PER_ACCOUNT:
+            detail = f"The limit of streams and waiting calls for each user is {PER_ACCOUNT}."
+            raise Problem("rate_limited", detail, headers={"Retry-After": str(RETRY_PLACE)})
+        self._taken[account_id] += 1
+        try:
+            yield
+        finally:
+            self._taken[account_id] -= 1
 
     @contextmanager
     def attended(self, outlet: Outlet) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -86,10 +87,10 @@ def as_events(
     connection.lasts()
     with streams.attended(outlet) as name:
         streams.admit(name, client)
-        stream = make(outlet, wire)
-        stream.prepare()
-        yield wire.begin()
-        yield from stream.run()
+        with closing(make(outlet, wire)) as stream:
+            stream.prepare()
+            yield wire.begin()
+            yield from stream.run()
 
 
 def moves_over_websocket(
@@ -99,13 +100,14 @@ def moves_over_websocket(
     outlet = Outlet(connection.sever)
     channel = Channel(connection.read, on_news=outlet.ring, on_end=outlet.end)
     connection.lasts()
-    with streams.attended(outlet) as name, channel.listening():
+    with streams.attended(outlet) as name, channel.listening(), ExitStack() as held:
         try:
             # The stream of one who is known starts now, whenever their first message comes.
             now = None if client is None else _now(streams)
             yield channel.begin()
             said = _first_message(outlet, channel, client)
             client, owner_id = _proved(streams, client, said, wanted.owner)
+            held.enter_context(streams.place_of(client.account.id))
         except Problem as problem:
             ending = outlet.ending
             yield channel.refuse(problem.code) if ending is None else channel.farewell(ending)
@@ -117,8 +119,9 @@ def moves_over_websocket(
             stream = MoveStream(
                 streams, outlet, channel, owner_id=owner_id, after=after, kept_since=kept_since
             )
-            stream.prepare()
-            yield from stream.run()
+            with closing(stream):
+                stream.prepare()
+                yield from stream.run()
 
 
 def _now(streams: Streams) -> int | None:

@@ -48,6 +48,7 @@ class Outlet:
         self._bell = Event()
         self._cut: gevent.Greenlet | None = None
         self.ending: Ending | None = None
+        self.has_missed = False
 
     def put(self, told: Told) -> None:
         """Take something to be sent; too much of it ends the stream."""
@@ -58,6 +59,11 @@ class Outlet:
             self.end(Ending.SLOW)
             return
         self._held.append(told)
+        self._bell.set()
+
+    def miss(self) -> None:
+        """Note that something will never be put in: whoever listens is to load again."""
+        self.has_missed = True
         self._bell.set()
 
     def take(self) -> list[Told]:

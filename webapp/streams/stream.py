@@ -61,16 +61,20 @@ class Stream(ABC):
                 self._last = self._join()
 
     def run(self) -> Iterator[bytes]:
-        """Yield what is to be sent until client or server end it; the outlet is attended to."""
-        try:
-            with self._outages():
-                if self._outlet.ending is None:
-                    yield from self._go()
-        finally:
-            self._tail.leave(self._outlet, self._key)
+        """Yield what is to be sent until client or server end it.
+
+        The outlet is attended to, and the stream closed afterwards.
+        """
+        with self._outages():
+            if self._outlet.ending is None:
+                yield from self._go()
         if self._outlet.ending in RESUMABLE:
             yield self._say("resume")
         yield self._wire.farewell(self._outlet.ending or Ending.DONE)
+
+    def close(self) -> None:
+        """Hear of nothing more."""
+        self._tail.leave(self._outlet, self._key)
 
     @contextmanager
     def _outages(self) -> Iterator[None]:
@@ -100,6 +104,9 @@ class Stream(ABC):
         told = [one for one in self._outlet.take() if one.number > (self._last or 0)]
         if told:
             yield from self._tell(told)
+        elif self._outlet.has_missed:
+            self._outlet.has_missed = False
+            yield self._say("reload", self._last)
         elif not self._outlet.wait(KEEP_ALIVE):
             yield self._wire.keep_alive()
 

@@ -9,7 +9,7 @@ from flask import url_for
 from werkzeug.datastructures import MultiDict
 
 from scheduler import clock
-from scheduler.states import FINISHED, JobStatus
+from scheduler.states import JobStatus
 from webapp import access, queries, serialise
 from webapp.access import Account
 from webapp.bodies import parse_query
@@ -106,7 +106,7 @@ def listing(account: Account, filters: Mapping[str, str], args: Mapping[str, str
     query = parse_query(JobsQuery, MultiDict(filters))
     visible = access.visible_jobs(account, query.owner)
     session, page = db.session(), _page(visible, query, args)
-    counts = queries.count_by_status(session, visible) | reads.count_finished(session, visible)
+    counts = reads.count_by_status(session, visible)
     return Listing(
         jobs=jobs_to_json(page.jobs),
         filters=filters,
@@ -165,7 +165,7 @@ def _chips(filters: Mapping[str, str], counts: Mapping[JobStatus, int]) -> list[
         Chip(
             status,
             status,
-            _count(status, counts[status]),
+            _count(counts[status]),
             url_of(others | {"status": status}),
             chosen == status,
         )
@@ -174,8 +174,8 @@ def _chips(filters: Mapping[str, str], counts: Mapping[JobStatus, int]) -> list[
     ]
 
 
-def _count(status: JobStatus, count: int) -> str:
-    if status in FINISHED and count > reads.COUNT_LIMIT:
+def _count(count: int) -> str:
+    if count > reads.COUNT_LIMIT:
         return f"{reads.COUNT_LIMIT:,}+"
     return f"{count:,}"
 

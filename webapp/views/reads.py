@@ -6,18 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from redis import Redis
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import BigInteger, ColumnElement, Text, column, func, select, true, values
 from sqlalchemy.orm import Session
 
 from scheduler.clock import to_rfc3339
-from scheduler.events import Standing, read_standing
+from scheduler.events import Standing, read_standings
 from scheduler.models import Active, Job, JobEvent, JobLog, Ready, User
 from scheduler.states import DISCARD, FINISHED, UNFINISHED, JobClass, JobStatus
 from scheduler.store import fleet
 from webapp import figures, queries, serialise
 
 COUNT_LIMIT = 1000
-"""Finished jobs are counted this far; counting them all would cost more every day."""
+"""Jobs of a status are counted this far; counting them all would cost more every day."""
 
 NOTES_SHOWN = 20
 
@@ -79,9 +79,9 @@ def recent_finishes(session: Session, owner_id: int) -> list[Finish]:
     ]
 
 
-def count_finished(session: Session, visible: ColumnElement[bool]) -> dict[JobStatus, int]:
-    """Return how many visible jobs are in each finished status, up to ``COUNT_LIMIT`` and one."""
-    return {status: _count_some(session, visible, status) for status in sorted(FINISHED)}
+def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobStatus, int]:
+    """Return how many visible jobs are in each status, up to ``COUNT_LIMIT`` and one."""
+    return {status: _count_some(session, visible, status) for status in JobStatus}
 
 
 def usernames(session: Session) -> Sequence[str]:
@@ -120,19 +120,32 @@ def moves_since(
 
 
 def unfinished_counts(session: Session, owners: Collection[int]) -> dict[int, dict[str, int]]:
-    """Return how many jobs each owner has in each unfinished status."""
+    """Return how many jobs each owner has in each unfinished status, up to ``COUNT_LIMIT`` and one.
+
+    Counting them all, every second, would cost more the more of them wait.
+    """
     counts: dict[int, dict[str, int]] = {
         owner: dict.fromkeys(sorted(UNFINISHED), 0) for owner in owners
     }
     if not counts:
         return counts
-    rows = session.execute(
-        select(Job.owner_id, Job.status, func.count())
-        .where(Job.owner_id.in_(owners), Job.status.in_(sorted(UNFINISHED)))
-        .group_by(Job.owner_id, Job.status)
+    owner, status = column("owner", BigInteger), column("status", Text)
+    wanted = values(owner, status, name="wanted").data(
+        [(one, str(status)) for one in counts for status in sorted(UNFINISHED)]
     )
-    for owner, status, count in rows:
-        counts[owner][status] = count
+    some = (
+        select(Job.id)
+        .where(Job.owner_id == wanted.c.owner, Job.status == wanted.c.status)
+        .limit(COUNT_LIMIT + 1)
+        .lateral()
+    )
+    rows = session.execute(
+        select(wanted.c.owner, wanted.c.status, func.count())
+        .select_from(wanted.join(some, true()))
+        .group_by(wanted.c.owner, wanted.c.status)
+    )
+    for one, name, count in rows:
+        counts[one][name] = count
     return counts
 
 
@@ -142,14 +155,17 @@ def queue_bodies(
     """Return what each owner in *counts* has running and waiting, as it is told every second."""
     if not counts:
         return {}
+    session.rollback()  # the broker is asked without a connection of the database
+    standings = read_standings(redis, sorted(counts))
     running = _running(session, counts, now)
-    waiting = _waiting(session, redis, counts)
+    waiting = _waiting(session, standings)
     return {
         owner: {
             "at": to_rfc3339(now),
             "running": running.get(owner, []),
             "waiting": waiting.get(owner, []),
-            "counts": dict(counts[owner]),
+            "counts": {name: min(count, COUNT_LIMIT) for name, count in counts[owner].items()},
+            "more": [name for name, count in counts[owner].items() if count > COUNT_LIMIT],
         }
         for owner in counts
     }
@@ -208,10 +224,10 @@ def _running(
 
 
 def _waiting(
-    session: Session, redis: Redis, owners: Collection[int]
+    session: Session, standings: Mapping[int, Mapping[int, Standing]]
 ) -> dict[int, list[dict[str, Any]]]:
     """Return the first waiting jobs of each owner, as far as the leader's books name them."""
-    first = {owner: _first_places(read_standing(redis, owner)) for owner in sorted(owners)}
+    first = {owner: _first_places(known) for owner, known in standings.items()}
     ids = {job for places in first.values() for job, _ in places}
     rows = session.execute(select(Job.id, Job.job_id).where(Job.id.in_(ids)))
     names = dict(rows.all())

@@ -521,7 +521,7 @@ def test_a_page_from_the_middle_looks_at_no_more_jobs_than_it_shows(
     plan = explained.scalar_one()[0]["Plan"]
     assert plan["Actual Rows"] == 11
     scans = [scan for scan in _index_scans(plan) if scan["Relation Name"] == "jobs"]
-    assert len(scans) >= 2
+    assert scans
     assert max(scan["Actual Rows"] * scan["Actual Loops"] for scan in scans) <= 11
     assert sum(scan.get("Rows Removed by Filter", 0) for scan in scans) == 0
 

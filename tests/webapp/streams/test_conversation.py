@@ -21,7 +21,7 @@ from tests.factories import NOON
 from tests.webapp.conftest import MakePerson, Person, add_token
 from tests.webapp.streams.test_channel import HANDSHAKE
 from webapp.connection import ENVIRON_KEY, Connection
-from webapp.streams import opening
+from webapp.streams import home, opening
 from webapp.streams import stream as stream_module
 from webapp.streams.home import Streams
 
@@ -176,6 +176,19 @@ def test_the_stream_of_one_who_is_known_starts_when_they_come(
 
     assert client.next()["id"] == number
     assert client.next()["event"] == "live"
+
+
+def test_one_who_has_enough_streams_is_told_so(
+    stranger: Person, talk: MakeTalk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home, "PER_ACCOUNT", 1)
+    first, second = talk(stranger), talk(stranger)
+    first.say({"token": stranger.csrf})
+    assert first.next()["event"] == "live"
+
+    second.say({"token": stranger.csrf})
+
+    assert second.next() == (CloseReason.POLICY_VIOLATION, "rate_limited")
 
 
 def test_one_who_says_nothing_is_not_waited_for_long(

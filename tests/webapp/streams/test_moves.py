@@ -490,3 +490,21 @@ def test_events_of_deleted_jobs_do_not_stop_a_stream(
     look()
 
     assert listener.next().id == number
+
+
+def test_one_who_has_missed_something_is_to_load_again(
+    person: MakePerson, job_of: JobOf, move: Move, listen: Listen, look: Look, streams: Streams
+) -> None:
+    ann = person("ann")
+    job = job_of(ann.user)
+    listener = listen(ann)
+    listener.until("live")
+    number = move(job)
+    look()
+
+    for outlet in streams._outlets.values():
+        outlet.miss()
+
+    told = listener.until("reload")
+    assert [(one.name, one.id) for one in told] == [("job", number), ("reload", number)]
+    assert told[-1].data == {"seq": number}

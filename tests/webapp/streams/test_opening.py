@@ -1,7 +1,7 @@
 """Who opens a WebSocket: what a browser sends along proves nothing to pages of others."""
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
@@ -10,7 +10,8 @@ from tests.webapp.conftest import MakePerson
 from tests.webapp.streams.test_channel import HANDSHAKE
 from webapp.connection import ENVIRON_KEY, Connection
 from webapp.errors import Problem
-from webapp.streams import opening
+from webapp.streams import home, opening
+from webapp.streams.home import Streams
 
 
 class Upgradable(Connection):
@@ -138,3 +139,51 @@ def test_other_routes_do_not_become_websockets(person: MakePerson) -> None:
     answer = person("ann").get("/me", headers=HANDSHAKE)
 
     assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
+
+
+def test_a_client_that_goes_as_its_stream_begins_is_forgotten(
+    person: MakePerson, streams: Streams
+) -> None:
+    ann = person("ann")
+    answer = ann.get("/jobs/stream", headers={"Accept": "text/event-stream"})
+    assert streams.moves._outlets
+
+    answer.close()
+
+    assert streams.moves._outlets == {}
+    assert not streams._taken.total()
+
+
+def test_an_answer_that_switched_protocols_is_closed_like_any_other(
+    app: Flask, person: MakePerson
+) -> None:
+    closed: list[bool] = []
+
+    @app.after_request
+    def note(response: Response) -> Response:
+        response.call_on_close(lambda: closed.append(True))
+        return response
+
+    ann = person("ann")
+    headers = {**HANDSHAKE, "Authorization": f"Bearer {ann.token}"}
+
+    answer = ann.get("/jobs/stream", headers=headers, environ_overrides={ENVIRON_KEY: Upgradable()})
+    answer.close()
+
+    assert (answer.status_code, closed) == (101, [True])
+
+
+def test_an_account_has_so_many_streams_at_a_time(
+    person: MakePerson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home, "PER_ACCOUNT", 1)
+    ann = person("ann")
+    headers = {"Accept": "text/event-stream"}
+
+    first = ann.get("/jobs/stream", headers=headers)
+    second = ann.get("/jobs/stream", headers=headers)
+    first.close()
+    third = ann.get("/jobs/stream", headers=headers)
+    third.close()
+
+    assert [one.status_code for one in (first, second, third)] == [200, 429, 200]

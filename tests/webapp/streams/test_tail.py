@@ -1,16 +1,17 @@
 """What a tail reads of a table while transactions come and go."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from scheduler.models import Job, User
 from scheduler.states import JobStatus
 from tests.factories import make_event, make_job, make_line, make_lines, make_type, make_user
 from webapp.streams.growth import LINES, MOVES, Growth
-from webapp.streams.outlet import Outlet
+from webapp.streams.outlet import Ending, Outlet
 from webapp.streams.tail import EVERYBODY, Tail
 
 
@@ -239,3 +240,62 @@ def test_reading_a_table_does_not_count_as_writing_to_it(
     writer.rollback()
 
     assert (len(nobody), len(somebody), len(growth.writers(reader))) == (0, 1, 0)
+
+
+def test_a_row_that_cannot_be_read_ends_the_streams_that_would_hear_of_it_alone(
+    reader: Session, others: Callable[[], Session], people: tuple[Job, Job]
+) -> None:
+    tail = Tail(LINES)
+    hers, his = (Hearing(tail, reader, job.id) for job in people)
+    writer = others()
+    broken = make_line(writer, people[0]).id
+    other = make_line(writer, people[1]).id
+    year_before_one = text("UPDATE job_logs SET at = '0001-01-01 BC' WHERE id = :id")
+    writer.execute(year_before_one, {"id": broken})
+    writer.commit()
+
+    assert his.look() == [other]
+
+    assert (hers.outlet.ending, his.outlet.ending) == (Ending.OUTAGE, None)
+    writer = others()
+    another = make_line(writer, people[1]).id
+    writer.commit()
+    assert his.look() == [another]
+
+
+def test_a_row_that_cannot_be_read_ends_the_streams_of_everybodys(
+    reader: Session, others: Callable[[], Session], people: tuple[Job, Job]
+) -> None:
+    tail = Tail(MOVES)
+    everybody = Hearing(tail, reader, EVERYBODY)
+    his = Hearing(tail, reader, people[1].owner_id)
+    writer = others()
+    broken, other = make_event(writer, people[0]).seq, make_event(writer, people[1]).seq
+    year_before_one = text("UPDATE job_events SET at = '0001-01-01 BC' WHERE seq = :seq")
+    writer.execute(year_before_one, {"seq": broken})
+    writer.commit()
+
+    assert his.look() == [other]
+    assert (everybody.outlet.ending, his.outlet.ending) == (Ending.OUTAGE, None)
+
+
+def test_rows_wait_for_an_open_transaction_only_so_long(
+    reader: Session, others: Callable[[], Session], people: tuple[Job, Job]
+) -> None:
+    hearing = Hearing(Tail(MOVES, timedelta(0)), reader, EVERYBODY)
+    slow, quick = others(), others()
+    make_event(slow, people[0])
+    second = make_event(quick, people[1]).seq
+    quick.commit()
+
+    held = [hearing.look() for _ in range(2)]
+    told = hearing.look()
+    third = make_event(quick, people[1]).seq
+    quick.commit()
+    told_meanwhile = hearing.look()
+
+    assert (held, told, told_meanwhile) == ([[], []], [second], [third])
+    assert not hearing.outlet.has_missed
+    slow.commit()
+    assert hearing.look() == []
+    assert hearing.outlet.has_missed

@@ -14,7 +14,8 @@ from scheduler.states import JobStatus, Role
 from tests.factories import NOON
 from tests.webapp.conftest import MakePerson, Person
 from webapp.extensions import db
-from webapp.streams.home import Streams
+from webapp.streams import home
+from webapp.streams.home import READERS, Streams
 
 LONGER_THAN_A_TEST = 300
 
@@ -172,6 +173,50 @@ def test_nobody_waits_with_a_connection(
 
     ask(ann, job_of(ann.user))
     assert held == [0]
+
+
+def test_nobody_waits_for_their_turn_with_a_connection(
+    app: Flask, person: MakePerson, job_of: JobOf, meanwhile: Meanwhile, streams: Streams
+) -> None:
+    ann = person("ann")
+    with app.app_context():
+        pool = db.engine.pool
+    held: list[int] = []
+    job = job_of(ann.user)
+    for _ in range(READERS):
+        streams.turns.acquire()
+
+    def look() -> None:
+        held.append(pool.checkedout())  # type: ignore[attr-defined]  # of a queue pool
+        for _ in range(READERS):
+            streams.turns.release()
+
+    meanwhile(look, streams.stop)
+
+    assert ask(ann, job).status_code == 202
+    assert held == [0]
+
+
+def test_an_account_waits_for_so_many_jobs_at_a_time(
+    person: MakePerson, job_of: JobOf, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home, "PER_ACCOUNT", 2)
+    ann, bob = person("ann"), person("bob")
+    hers, his = job_of(ann.user), job_of(bob.user)
+    waiting = [gevent.spawn(ask, ann, hers) for _ in range(2)]
+    while sum(map(len, streams.waits._by_job.values())) < len(waiting):
+        gevent.sleep(0)
+
+    refused = [ask(ann, hers), ann.get("/jobs/stream", headers={"Accept": "text/event-stream"})]
+
+    for answer in refused:
+        assert (answer.status_code, answer.json["code"]) == (429, "rate_limited")
+        assert "2" in answer.json["detail"]
+        assert int(answer.headers["Retry-After"]) > 0
+    assert ask(bob, his, 0).status_code == 202
+    streams.stop()
+    gevent.joinall(waiting, raise_error=True)
+    assert ask(ann, hers, 0).status_code == 202
 
 
 def test_all_who_wait_are_looked_after_by_one_question(
