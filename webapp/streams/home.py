@@ -26,7 +26,7 @@ Others wait for their turn, so that a thousand of them that come back at once le
 connections to requests.
 """
 
-PER_ACCOUNT = 200
+PER_ACCOUNT = 1_000
 """Streams and waiting calls of one account at a time, in one web process.
 
 A stream whose client has gone counts until that is noticed, when something is sent to it.
