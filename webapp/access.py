@@ -156,20 +156,29 @@ def open_session(account: Account) -> None:
     login_user(account)
 
 
-def limit_sign_in(view: View) -> View:
-    """Limit how often passwords are tried, per name and address, and per address."""
+def limit_sign_in(tried: Callable[[], str | None]) -> Callable[[View], View]:
+    """Limit how often passwords are tried, per name and address, and per address.
+
+    *tried* returns the name whose password a request tries, as the view reads it; None if none.
+    """
+
+    def tries_none() -> bool:
+        return tried() is None
+
     by_name = limiter.shared_limit(
         SIGN_INS_PER_NAME,
         "sign-in-name",
-        key_func=_name_and_address,
+        key_func=lambda: f"{get_remote_address()} {(tried() or '').lower()}",
+        exempt_when=tries_none,
         error_message=f"Too many attempts: the limit for a name is {SIGN_INS_PER_NAME}.",
     )
     by_address = limiter.shared_limit(
         SIGN_INS_PER_ADDRESS,
         "sign-in-address",
+        exempt_when=tries_none,
         error_message=f"Too many attempts: the limit for an address is {SIGN_INS_PER_ADDRESS}.",
     )
-    return cast("View", by_name(by_address(view)))
+    return lambda view: cast("View", by_name(by_address(view)))
 
 
 def _most_requests() -> str:
@@ -386,12 +395,6 @@ def _note_use(token: Token, now: datetime) -> None:
         .execution_options(synchronize_session=False)
     )
     db.session.commit()
-
-
-def _name_and_address() -> str:
-    basic = request.authorization
-    name = basic.username if basic and basic.username else request.form.get("username", "")
-    return f"{get_remote_address()} {name.lower()}"
 
 
 def _forgive_sign_ins() -> None:

@@ -178,7 +178,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(PoolTimeout, lambda _: respond(unavailable("A database connection")))
     app.register_error_handler(RedisError, lambda _: respond(unavailable("The broker")))
     app.register_error_handler(CSRFError, _csrf_failed)
-    app.register_error_handler(RateLimitExceeded, _rate_limited)
+    app.register_error_handler(RateLimitExceeded, rate_limited)
     app.register_error_handler(HTTPException, _of_http)
     app.register_error_handler(Exception, _internal)
 
@@ -255,7 +255,8 @@ def retry_after(error: RateLimitExceeded) -> str:
     return str(min(max(math.ceil(resets_at - clock.now().timestamp()), 1), longest))
 
 
-def _rate_limited(error: RateLimitExceeded) -> ResponseReturnValue:
+def rate_limited(error: RateLimitExceeded) -> ResponseReturnValue:
+    """Answer that a limit is reached, and when to come back."""
     wait = {"Retry-After": retry_after(error)}
     return respond(Problem("rate_limited", str(error.description), headers=wait))
 

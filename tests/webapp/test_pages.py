@@ -115,6 +115,35 @@ def test_too_many_attempts_are_told_at_the_door(app: Flask) -> None:
     assert int(answers[-1].headers["Retry-After"]) > 0
 
 
+def test_attempts_are_counted_by_the_name_in_the_form_whatever_a_header_says(app: Flask) -> None:
+    client = app.test_client()
+    form = {"password": "wrong", "csrf_token": csrf_of(client)}
+    names = ["ann", " ann", "Ann ", "ANN", "ann"] * 2 + ["ann"]
+
+    answers = [
+        client.post("/sign-in", data=form | {"username": name}, auth=(f"other{number}", "x"))
+        for number, name in enumerate(names)
+    ]
+
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+
+
+def test_the_right_password_of_one_name_forgives_no_other(app: Flask, store: Session) -> None:
+    make_user(store, "bob", password_hash=PASSWORD_HASH)
+    store.commit()
+    client = app.test_client()
+    form = {"username": "ann", "password": "wrong", "csrf_token": csrf_of(client)}
+    for _ in range(10):
+        client.post("/sign-in", data=form)
+
+    bob = form | {"username": "bob", "password": PASSWORD}
+    signed_in = client.post("/sign-in", data=bob, auth=("ann", "x"))
+    form["csrf_token"] = csrf_of(client)
+
+    assert signed_in.status_code == 302
+    assert client.post("/sign-in", data=form).status_code == 429
+
+
 def test_signing_out_ends_the_session(ann: Person) -> None:
     answer = send(ann, "/sign-out")
 

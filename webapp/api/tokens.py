@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from flask import Response, request
+from werkzeug.datastructures import Authorization
 
 from scheduler import clock
 from scheduler.models import Token
@@ -29,6 +30,16 @@ def list_tokens() -> Response:
     return answer({"tokens": [token_to_json(token) for token in tokens]})
 
 
+def _basic() -> Authorization | None:
+    given = request.authorization
+    return given if given is not None and given.type == "basic" else None
+
+
+def _name_tried() -> str | None:
+    basic = _basic()
+    return None if basic is None else basic.username or ""
+
+
 @bp.route_of(
     "POST",
     "/tokens",
@@ -39,7 +50,7 @@ def list_tokens() -> Response:
     answers={201: NewToken},
     refuses=("rate_limited",),
 )
-@access.limit_sign_in
+@access.limit_sign_in(_name_tried)
 def make_token(body: TokenRequest) -> Response:
     """The secret is in this answer only. HTTP Basic with username and password is accepted here."""
     account = _maker()
@@ -109,8 +120,8 @@ def token_to_json(token: Token) -> dict[str, Any]:
 
 def _maker() -> Account:
     """Return who makes the token: by password, or as everywhere."""
-    credentials = request.authorization
-    if credentials is None or credentials.type != "basic":
+    credentials = _basic()
+    if credentials is None:
         if access.caller() is None:
             raise unauthenticated("Sign in, or send username and password.", basic=True)
         account = access.require(Scope.ADMIN)
