@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from flask import Flask, g, request, session
+from flask import Flask, g, request
 from flask_limiter.util import get_remote_address
 from flask_login import UserMixin, current_user, login_user
 from limits import parse
@@ -33,6 +33,7 @@ from scheduler.errors import JobNotFound
 from scheduler.models import Job, Schedule, Token, User
 from scheduler.states import Role, Scope
 from scheduler.store.audit import Actor
+from webapp import sessions
 from webapp.errors import Problem, not_found, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
@@ -150,9 +151,8 @@ def check_password(username: str, password: str) -> Account | None:
 
 
 def open_session(account: Account) -> None:
-    """Sign *account* in. Nothing of an earlier session is kept, least of all its CSRF token."""
-    session.clear()
-    session.permanent = True
+    """Sign *account* in, in a new session."""
+    sessions.begin()
     login_user(account)
 
 
@@ -347,7 +347,7 @@ def account_of(user: User, **more: Any) -> Account:
 
 def _account_of_session(kept: str) -> Account | None:
     number, _, version = kept.partition(".")
-    if not (number.isdecimal() and version.isdecimal()):
+    if not (number.isdecimal() and version.isdecimal()) or sessions.has_ended():
         return None
     user = db.session.get(User, int(number))
     if user is None or not user.active or user.session_version != int(version):

@@ -1,11 +1,10 @@
 """Signing in and out, and the choice of theme."""
 
-from flask import Blueprint, make_response, redirect, render_template, request, session, url_for
+from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
-from flask_login import logout_user
 
-from webapp import access
+from webapp import access, sessions
 from webapp.errors import rate_limited, retry_after
 from webapp.schemas.people import PASSWORD_LIMIT
 from webapp.services import services
@@ -60,8 +59,7 @@ def too_many(error: RateLimitExceeded) -> ResponseReturnValue:
 @frame.page
 def sign_out() -> ResponseReturnValue:
     """End the session."""
-    logout_user()
-    session.clear()
+    sessions.end()
     return redirect(url_for("auth.sign_in"))
 
 
