@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from scheduler import clock
 from scheduler.events import Standing, write_standings
-from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token
+from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token, User
 from scheduler.states import CancelReason, Condition, JobStatus, Role
 from scheduler.store.received import beginning_of_slice
 from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
@@ -79,6 +79,58 @@ def test_who_is_not_signed_in_is_sent_to_the_door_and_comes_back(app: Flask) -> 
     assert answer.status_code == 302
     assert answer.location == "/sign-in?next=/account?x%3D1"
     assert 'name="next" value="/account?x=1"' in door.text
+
+
+def test_who_comes_back_comes_to_the_very_same_page(app: Flask) -> None:
+    path = "/jobs/why%3Fnot%23now/edit?owner=ann"
+
+    answer = app.test_client().get(path, headers=HTML, environ_overrides={"RAW_URI": path})
+
+    assert answer.location == "/sign-in?next=" + quote(path, safe="/?")
+
+
+FORM_PAGE = "/jobs/why%3Fnot?owner=ann"
+DO_IT_AGAIN = "Your session has ended; sign in and do it again."
+
+
+@pytest.mark.parametrize("path", ["/account/tokens", "/jobs/x/cancel", "/jobs/x/retry"])
+@pytest.mark.parametrize("token", ["right", "lost"])
+def test_a_form_of_an_ended_session_leads_back_to_its_page(
+    ann: Person, store: Session, path: str, token: str
+) -> None:
+    store.get_one(User, ann.user.id).session_version += 1
+    store.commit()
+    ann.csrf = ann.csrf if token == "right" else None
+
+    headers = HTML | {"Referer": f"http://localhost{FORM_PAGE}"}
+    answer = ann.ask("POST", path, data={"csrf_token": ann.csrf}, headers=headers)
+    door = ann.client.get(answer.location, headers=HTML).text
+
+    assert answer.status_code == 302
+    assert DO_IT_AGAIN in door
+    assert f'name="next" value="{FORM_PAGE}"' in door
+
+
+@pytest.mark.parametrize(
+    "referrer", [f"http://evil.example{FORM_PAGE}", "http://localhost//evil.example", ""]
+)
+def test_a_form_of_no_page_of_ours_leads_back_to_the_front(app: Flask, referrer: str) -> None:
+    client = app.test_client()
+
+    answer = client.post("/account/tokens", headers=HTML | {"Referer": referrer})
+    door = client.get(answer.location, headers=HTML).text
+
+    assert DO_IT_AGAIN in door
+    assert 'name="next" value="/"' in door
+
+
+def test_a_form_of_an_old_page_is_to_be_loaded_again(ann: Person) -> None:
+    ann.csrf = "of another session"
+
+    answer = send(ann, "/account/tokens", name="x")
+
+    assert answer.status_code == 403
+    assert "This page is old: load it again." in answer.text
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,19 @@
 """Signing in and out, and the choice of theme."""
 
-from flask import Blueprint, make_response, redirect, render_template, request, url_for
+from flask import (
+    Blueprint,
+    get_flashed_messages,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 
 from webapp import access, sessions
-from webapp.errors import rate_limited, retry_after
+from webapp.errors import AT_THE_DOOR, rate_limited, retry_after
 from webapp.schemas.people import PASSWORD_LIMIT
 from webapp.services import services
 from webapp.views import frame
@@ -24,7 +32,7 @@ def sign_in() -> ResponseReturnValue:
     target = frame.safe_target(request.args.get("next"))
     if access.caller() is not None:
         return redirect(target)
-    return _door(target)
+    return _door(target, problem=" ".join(get_flashed_messages(category_filter=[AT_THE_DOOR])))
 
 
 def _name_tried() -> str:
