@@ -686,6 +686,8 @@ def test_a_new_token_is_shown_on_one_page_only_and_kept_as_a_hash(
         ({"name": "x", "scopes": "everything"}, "scopes"),
         ({"name": "x", "scopes": "read", "days": "0"}, "expires_at"),
         ({"name": "x", "scopes": "read", "days": "soon"}, "expires_at"),
+        ({"name": "x", "scopes": "read", "days": "40000"}, "expires_at"),
+        ({"name": "x", "scopes": "read", "days": "9" * 5000}, "expires_at"),
     ],
 )
 def test_a_token_that_cannot_be_made_is_told_why(
@@ -695,6 +697,7 @@ def test_a_token_that_cannot_be_made_is_told_why(
 
     assert answer.status_code == 422
     assert f'id="{where}-error"' in answer.text
+    assert (where == "expires_at") == ("whole days, from 1 to 36,500." in answer.text)
     assert store.query(Token).count() == 0
 
 
