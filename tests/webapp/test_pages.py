@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from scheduler import clock
 from scheduler.events import Standing, write_standings
 from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token, User
-from scheduler.states import CancelReason, Condition, JobStatus, Role
+from scheduler.states import CancelReason, Condition, Executor, JobStatus, Role
 from scheduler.store.received import beginning_of_slice
 from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
@@ -633,6 +633,45 @@ def test_what_is_wrong_is_told_beside_its_field_and_nothing_is_stored(
     assert f'id="{where}-error"' in answer.text
     assert "Nothing was submitted." in answer.text
     assert store.query(Job).count() == 1
+
+
+def test_a_job_of_somebody_else_is_repeated_as_ones_own_and_that_is_told(
+    ann: Person, signed_in: MakePerson, store: Session
+) -> None:
+    olga = signed_in("olga", Role.OPERATOR)
+    make_job(
+        store, ann.user, job_id="anns", estimated_seconds=1_234_567.0,
+        callback_url="https://host/told",
+    )  # fmt: skip
+    store.commit()
+
+    own, foreign = page_of(ann, "/submit?like=anns"), page_of(olga, "/submit?like=anns&owner=ann")
+
+    told = "anns is a job of ann; what you submit here is yours."
+    assert told in words_of(foreign)
+    assert told not in words_of(own)
+    assert 'name="estimated_seconds" value="1234567"' in own
+    assert 'name="callback_url" value="https://host/told"' in own
+    assert "&#34;estimated_seconds&#34;: 1234567.0" in page_of(ann, "/jobs/anns")
+
+
+def test_a_job_is_repeated_by_form_if_its_type_has_one(ann: Person, store: Session) -> None:
+    make_job(store, ann.user, job_id="known")
+    make_job(store, ann.user, job_id="unknown", type="scan", executor=Executor.PULL)
+    store.commit()
+
+    assert "Submit again" in page_of(ann, "/jobs/known")
+    page = page_of(ann, "/jobs/unknown")
+    assert "Submit again" not in page
+    assert "&#34;executor&#34;: &#34;pull&#34;" in page
+
+
+def test_who_runs_a_job_is_asked_where_there_is_a_choice(ann: Person, store: Session) -> None:
+    make_type(store, "either", executors=["celery", "pull"])
+    store.commit()
+
+    assert "<option>pull</option>" in page_of(ann, "/submit?type=either")
+    assert 'name="executor"' not in page_of(ann, "/submit?type=simulate")
 
 
 def test_viewers_are_offered_nothing_they_may_not_do(signed_in: MakePerson, store: Session) -> None:
