@@ -244,6 +244,11 @@ def whose(account: Account, owner: str | None) -> int | None:
     return found
 
 
+def unless_caller(owner: str) -> str | None:
+    """Return whom an address has to name as *owner*: nobody where it is the caller."""
+    return None if owner == require().username else owner
+
+
 def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
     """Return a job the caller may see. Raises JobNotFound, also for one they may not see.
 

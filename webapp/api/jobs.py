@@ -1,6 +1,6 @@
 """Submitting, listing, reading and cancelling jobs, and running them again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import Response, request, url_for
@@ -65,8 +65,14 @@ def submit_job(body: JobRequest) -> Response:
     job = _submitted_to_json(intake)[0]
     finish(intake.moves)
     response = answer(job, 200 if job["duplicate"] else 201)
-    response.headers["Location"] = url_for("api_jobs.read_job", job_id=job["job_id"])
+    response.headers["Location"] = location_of(job)
     return response
+
+
+def location_of(job: Mapping[str, Any]) -> str:
+    """Return the address of *job*, as it is answered, for the caller."""
+    owner = access.unless_caller(job["owner"])
+    return url_for("api_jobs.read_job", job_id=job["job_id"], owner=owner)
 
 
 @bp.route_of(
