@@ -313,7 +313,8 @@ def _visible(
     if account.sees_everybody:
         return true() if owner is None else owner_id == _id_of(owner)
     mine = owner_id == account.id
-    return mine if owner in {None, account.username} else and_(mine, false())
+    means_me = owner is None or owner.lower() == account.username.lower()
+    return mine if means_me else and_(mine, false())
 
 
 def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:
