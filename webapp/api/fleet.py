@@ -17,6 +17,7 @@ from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
 from webapp.schemas.fleet import ResizeQuery, Stats, TypeList, WorkerAnswer, WorkerList
+from webapp.schemas.groundwork import Page
 from webapp.services import services
 from webapp.views.workers import workers_page
 
@@ -129,12 +130,19 @@ def shrink_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
 
 
 @bp.route_of(
-    "GET", "/types", summary="List the job types", scope=Scope.READ, answers={200: TypeList}
+    "GET",
+    "/types",
+    summary="List the job types",
+    scope=Scope.READ,
+    query=Page,
+    answers={200: TypeList},
+    refuses=("invalid_cursor",),
 )
-def list_types() -> Response:
-    """What can be submitted, with the schema of each payload."""
-    found = queries.job_types(db.session())
-    return answer({"types": [serialise.type_to_json(one, dict(retry.DEFAULTS)) for one in found]})
+def list_types(query: Page) -> Response:
+    """What can be submitted, with the schema of each payload, by name."""
+    found, cursor = queries.page_of_types(db.session(), limit=query.limit, cursor=query.cursor)
+    told = [serialise.type_to_json(one, dict(retry.DEFAULTS)) for one in found]
+    return answer({"types": told, "next_cursor": cursor})
 
 
 @bp.route_of("GET", "/stats", summary="Read figures", scope=Scope.READ, answers={200: Stats})

@@ -342,14 +342,13 @@ def read_logs(job_id: str, query: LogsQuery) -> Response:
     summary="Read every attempt at a job",
     scope=Scope.READ,
     answers={200: AttemptList},
-    query=OwnerQuery,
-    refuses=("ambiguous_job_id",),
+    query=OwnerPage,
+    refuses=("invalid_cursor", "ambiguous_job_id"),
 )
-def read_attempts(job_id: str, query: OwnerQuery) -> Response:
+def read_attempts(job_id: str, query: OwnerPage) -> Response:
     """First to last, each with its own error."""
-    job = access.find_job(access.require(), job_id, query.owner)
-    tries = queries.attempts(db.session(), job)
-    return answer({"attempts": [serialise.attempt_to_json(one) for one in tries]})
+    read, to_json = queries.page_of_attempts, serialise.attempt_to_json
+    return _page_of(job_id, query, "attempts", read, to_json)
 
 
 @bp.route_of(

@@ -15,6 +15,7 @@ from webapp.answers import answer, utc
 from webapp.endpoints import Resource, protect_session
 from webapp.errors import FieldError, Problem, not_found, unauthenticated
 from webapp.extensions import db
+from webapp.schemas.groundwork import Page
 from webapp.schemas.people import PASSWORD_LIMIT
 from webapp.schemas.tokens import NewToken, TokenList, TokenRequest
 
@@ -22,12 +23,20 @@ bp = Resource("api_tokens", __name__)
 
 
 @bp.route_of(
-    "GET", "/tokens", summary="List your tokens", scope=Scope.READ, answers={200: TokenList}
+    "GET",
+    "/tokens",
+    summary="List your tokens",
+    scope=Scope.READ,
+    query=Page,
+    answers={200: TokenList},
+    refuses=("invalid_cursor",),
 )
-def list_tokens() -> Response:
+def list_tokens(query: Page) -> Response:
     """Newest first, without their secrets."""
-    tokens = queries.tokens_of(db.session(), access.require().id)
-    return answer({"tokens": [token_to_json(token) for token in tokens]})
+    found, cursor = queries.page_of_tokens(
+        db.session(), access.require().id, limit=query.limit, cursor=query.cursor
+    )
+    return answer({"tokens": [token_to_json(token) for token in found], "next_cursor": cursor})
 
 
 def _basic() -> Authorization | None:

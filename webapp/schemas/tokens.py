@@ -40,6 +40,7 @@ class NewToken(TokenAnswer):
 
 
 class TokenList(Answer):
-    """The caller's tokens."""
+    """One page of the caller's tokens."""
 
     tokens: list[TokenAnswer]
+    next_cursor: str | None
