@@ -8,6 +8,9 @@ from scheduler.job_request import Instant, Name, Request
 from scheduler.states import Scope
 from webapp.schemas.groundwork import Answer
 
+DAYS_LIMIT = 36_500
+"""A token that a person makes ends within so many days, if it ends."""
+
 
 def _tell_no_uniqueness(schema: dict[str, Any]) -> None:
     """A word that is given twice is taken once."""
