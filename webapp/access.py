@@ -221,12 +221,23 @@ def hash_secret(secret: str) -> bytes:
 
 def visible_jobs(account: Account, owner: str | None = None) -> ColumnElement[bool]:
     """Return the condition on ``jobs`` that every read starts from; *owner* narrows it."""
-    return _visible(Job.owner_id, account, owner)
+    return visible(Job.owner_id, account, owner)
 
 
 def visible_schedules(account: Account, owner: str | None = None) -> ColumnElement[bool]:
     """Return the condition on ``schedules`` that every read starts from; *owner* narrows it."""
-    return _visible(Schedule.owner_id, account, owner)
+    return visible(Schedule.owner_id, account, owner)
+
+
+def visible(
+    owner_id: InstrumentedAttribute[int], account: Account, owner: str | None = None
+) -> ColumnElement[bool]:
+    """Return the condition that something is of whom *account* may see; *owner* narrows it."""
+    if account.sees_everybody:
+        return true() if owner is None else owner_id == _id_of(owner)
+    mine = owner_id == account.id
+    means_me = owner is None or owner.lower() == account.username.lower()
+    return mine if means_me else and_(mine, false())
 
 
 def whose(account: Account, owner: str | None) -> int | None:
@@ -305,16 +316,6 @@ def find_schedule(
         detail = "Several users have a schedule of this name; say whose with ?owner=."
         raise Problem("ambiguous_name", detail)
     return found[0]
-
-
-def _visible(
-    owner_id: InstrumentedAttribute[int], account: Account, owner: str | None
-) -> ColumnElement[bool]:
-    if account.sees_everybody:
-        return true() if owner is None else owner_id == _id_of(owner)
-    mine = owner_id == account.id
-    means_me = owner is None or owner.lower() == account.username.lower()
-    return mine if means_me else and_(mine, false())
 
 
 def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:
