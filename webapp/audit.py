@@ -1,9 +1,9 @@
 """The audit log: what is written down about other people's jobs, and reading it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session
@@ -14,6 +14,20 @@ from webapp import access
 from webapp.answers import utc
 from webapp.cursors import instant_at, place_of, read_places, write_cursor
 from webapp.extensions import db
+
+T = TypeVar("T")
+
+
+def act_on_job(action: str, job: Job, act: Callable[[Session, int], T]) -> T:
+    """Do *act* to a job and read it anew; write it down as ``note_about_job`` does if it changed.
+
+    Returns what *act* does, which is nothing where the job did not change.
+    """
+    done = act(db.session(), job.id)
+    db.session.refresh(job)
+    if done:
+        note_about_job(action, job)
+    return done
 
 
 def note_about_job(action: str, job: Job, detail: Mapping[str, Any] | None = None) -> None:

@@ -1,6 +1,7 @@
 """Submitting, listing, reading and cancelling jobs, and running them again."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flask import Response, request, url_for
@@ -244,14 +245,11 @@ def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
     A job keeps the time it has waited, unless it is put off until `run_at`. Of one that waits for
     its backoff, that is when its next attempt is due.
     """
-    session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
-    moves = change(session, job.id, _change_of(body))
-    session.refresh(job)
+    moves = audit.act_on_job("jobs.change", job, partial(change, wanted=_change_of(body)))
     if not moves:
         detail = f"The job is {job.status}; only a job that waits can be changed."
         raise Problem("not_changeable", detail)
-    audit.note_about_job("jobs.change", job)
     answered = one_to_json(job)
     finish(moves)
     return answer(answered)
@@ -270,14 +268,10 @@ def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
 )
 def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     """A waiting job is cancelled at once, a running one as soon as it has stopped."""
-    session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
-    moves = cancel(session, job.id)
-    session.refresh(job)
+    moves = audit.act_on_job("jobs.cancel", job, cancel)
     if not moves and is_final(JobStatus(job.status)):
         raise Problem("not_cancellable", f"The job is {job.status}.")
-    if moves:
-        audit.note_about_job("jobs.cancel", job)
     answered = one_to_json(job)
     finish(moves)
     return answer(answered)
@@ -299,12 +293,10 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
 
     A form is led back to where its button was.
     """
-    session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
-    moves = run_again(session, [job.id])
-    session.refresh(job)
-    if moves:
-        audit.note_about_job("jobs.retry", job)
+    moves = audit.act_on_job(
+        "jobs.retry", job, lambda session, number: run_again(session, [number])
+    )
     if prefers_html():
         return retried(job, moves)
     if not moves:

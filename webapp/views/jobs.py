@@ -121,12 +121,9 @@ def submit_form() -> ResponseReturnValue:
 @frame.page
 def cancel(job_id: str) -> ResponseReturnValue:
     """Cancel a job, then go back to where the button was."""
-    account, session = access.require(role=Role.USER), db.session()
+    account = access.require(role=Role.USER)
     job = access.find_job(account, job_id, request.args.get("owner"))
-    moves = cancellation.cancel(session, job.id)
-    session.refresh(job)
-    if moves:
-        audit.note_about_job("jobs.cancel", job)
+    moves = audit.act_on_job("jobs.cancel", job, cancellation.cancel)
     _flash_outcome(job, asked=bool(moves))
     finish(moves)
     return _back_from(job)
