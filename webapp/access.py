@@ -178,7 +178,11 @@ def limit_sign_in(tried: Callable[[], str | None]) -> Callable[[View], View]:
         exempt_when=tries_none,
         error_message=f"Too many attempts: the limit for an address is {SIGN_INS_PER_ADDRESS}.",
     )
-    return lambda view: cast("View", by_name(by_address(view)))
+
+    def limit(view: View) -> View:
+        return cast("View", by_name(by_address(view)))
+
+    return limit
 
 
 def _most_requests() -> str:

@@ -19,7 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def one_page(
     session: Session,
-    wanted: Select[Any],
+    wanted: Select[*tuple[Any, ...]],
     place: ColumnElement[Any] | InstrumentedAttribute[Any],
     *,
     limit: int,

@@ -430,8 +430,9 @@ def members(session: Session, groups: Collection[Group]) -> dict[int, list[str]]
     """Return the names of the members of each group, by the group's id."""
     named: dict[int, list[str]] = {group.id: [] for group in groups}
     rows = session.execute(
-        select(User.group_id, User.username)
-        .where(among(User.group_id, named))
+        select(Group.id, User.username)
+        .join(User, User.group_id == Group.id)
+        .where(among(Group.id, named))
         .order_by(func.lower(User.username))
     )
     for group_id, name in rows:

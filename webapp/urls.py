@@ -53,9 +53,9 @@ def init_app(app: Flask) -> None:
 
 
 def asked_for() -> str:
-    """Return path and query of the page that is asked for, or that had the form, to come back to.
+    """Return the page that is asked for, or that had the form, to come back to: path and query.
 
-    As they were sent; what a form is sent to is no page. Of another site it is the front page.
+    They are as they were sent. A form that no page of ours had leads to the front page.
     """
     if request.method in {"GET", "HEAD"}:
         return str(request.environ.get("RAW_URI") or request.full_path.rstrip("?"))

@@ -32,7 +32,8 @@ def sign_in() -> ResponseReturnValue:
     target = frame.safe_target(request.args.get("next"))
     if access.caller() is not None:
         return redirect(target)
-    return _door(target, problem=" ".join(get_flashed_messages(category_filter=[AT_THE_DOOR])))
+    told = map(str, get_flashed_messages(category_filter=[AT_THE_DOOR]))
+    return _door(target, problem=" ".join(told))
 
 
 def _name_tried() -> str:
