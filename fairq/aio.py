@@ -100,7 +100,7 @@ class AsyncClient:
 
     async def attempts(self, job: str | Job, *, owner: str | None = None) -> list[Attempt]:
         """Read every try at a job, first to last."""
-        return await self.send(calls.attempts(job, owner))
+        return [one async for one in self._items(partial(calls.attempts, job, owner))]
 
     async def wait(
         self, job: str | Job, timeout_seconds: float | None = None, *, owner: str | None = None
@@ -244,7 +244,7 @@ class AsyncClient:
 
     async def types(self) -> list[JobType]:
         """Read what can be submitted."""
-        return await self.send(calls.types())
+        return [one async for one in self._items(calls.types)]
 
     # Working
 

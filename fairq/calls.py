@@ -32,7 +32,7 @@ from fairq.submission import Submission, job_id_of
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
 
-_LOG_PAGE = 500
+_LARGE_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +138,11 @@ def job(job: str | Job, owner: str | None = None) -> Call[Job]:
     return _get(_job_path(job), Job.model_validate, owner=_owner(job, owner))
 
 
-def attempts(job: str | Job, owner: str | None = None) -> Call[list[Attempt]]:
-    """Read every try at a job."""
-    read = partial(_several, Attempt, "attempts")
-    return _get(_job_path(job, "attempts"), read, owner=_owner(job, owner))
+def attempts(job: str | Job, owner: str | None, cursor: str | None) -> Call[Page[Attempt]]:
+    """Read one page of the tries at a job."""
+    read = partial(_page, Attempt, "attempts")
+    query = {"owner": _owner(job, owner), "cursor": cursor, "limit": _LARGE_PAGE}
+    return _get(_job_path(job, "attempts"), read, **query)
 
 
 def wait(job: str | Job, seconds: float, owner: str | None = None) -> Call[Job]:
@@ -193,7 +194,7 @@ def bulk(
 def logs(job: str | Job, owner: str | None, cursor: str | None) -> Call[Page[LogLine]]:
     """Read one page of a job's log."""
     read = partial(_page, LogLine, "logs")
-    query = {"owner": _owner(job, owner), "cursor": cursor, "limit": _LOG_PAGE}
+    query = {"owner": _owner(job, owner), "cursor": cursor, "limit": _LARGE_PAGE}
     return _get(_job_path(job, "logs"), read, **query)
 
 
@@ -324,9 +325,10 @@ def stats() -> Call[Stats]:
     return _get("/stats", Stats.model_validate)
 
 
-def types() -> Call[list[JobType]]:
-    """Read what can be submitted."""
-    return _get("/types", partial(_several, JobType, "types"))
+def types(cursor: str | None) -> Call[Page[JobType]]:
+    """Read one page of what can be submitted."""
+    read = partial(_page, JobType, "types")
+    return _get("/types", read, cursor=cursor, limit=_LARGE_PAGE)
 
 
 def make_token(name: str, scopes: Iterable[str]) -> Call[str]:

@@ -108,7 +108,7 @@ class Client:
 
     def attempts(self, job: str | Job, *, owner: str | None = None) -> list[Attempt]:
         """Read every try at a job, first to last."""
-        return self.send(calls.attempts(job, owner))
+        return list(self._items(partial(calls.attempts, job, owner)))
 
     def wait(
         self, job: str | Job, timeout_seconds: float | None = None, *, owner: str | None = None
@@ -245,7 +245,7 @@ class Client:
 
     def types(self) -> list[JobType]:
         """Read what can be submitted."""
-        return self.send(calls.types())
+        return list(self._items(calls.types))
 
     # Working
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from flask import Flask, g, request, session
+from flask import Flask, g, request
 from flask_limiter.util import get_remote_address
 from flask_login import UserMixin, current_user, login_user
 from limits import parse
@@ -33,6 +33,7 @@ from scheduler.errors import JobNotFound
 from scheduler.models import Job, Schedule, Token, User
 from scheduler.states import Role, Scope
 from scheduler.store.audit import Actor
+from webapp import sessions
 from webapp.errors import Problem, not_found, unauthenticated
 from webapp.extensions import db, limiter, login
 from webapp.passwords import verify_password
@@ -151,26 +152,38 @@ def check_password(username: str, password: str) -> Account | None:
 
 
 def open_session(account: Account) -> None:
-    """Sign *account* in. Nothing of an earlier session is kept, least of all its CSRF token."""
-    session.clear()
-    session.permanent = True
+    """Sign *account* in, in a new session."""
+    sessions.begin()
     login_user(account)
 
 
-def limit_sign_in(view: View) -> View:
-    """Limit how often passwords are tried, per name and address, and per address."""
+def limit_sign_in(tried: Callable[[], str | None]) -> Callable[[View], View]:
+    """Limit how often passwords are tried, per name and address, and per address.
+
+    *tried* returns the name whose password a request tries, as the view reads it; None if none.
+    """
+
+    def tries_none() -> bool:
+        return tried() is None
+
     by_name = limiter.shared_limit(
         SIGN_INS_PER_NAME,
         "sign-in-name",
-        key_func=_name_and_address,
+        key_func=lambda: f"{get_remote_address()} {(tried() or '').lower()}",
+        exempt_when=tries_none,
         error_message=f"Too many attempts: the limit for a name is {SIGN_INS_PER_NAME}.",
     )
     by_address = limiter.shared_limit(
         SIGN_INS_PER_ADDRESS,
         "sign-in-address",
+        exempt_when=tries_none,
         error_message=f"Too many attempts: the limit for an address is {SIGN_INS_PER_ADDRESS}.",
     )
-    return cast("View", by_name(by_address(view)))
+
+    def limit(view: View) -> View:
+        return cast("View", by_name(by_address(view)))
+
+    return limit
 
 
 def _most_requests() -> str:
@@ -213,12 +226,23 @@ def hash_secret(secret: str) -> bytes:
 
 def visible_jobs(account: Account, owner: str | None = None) -> ColumnElement[bool]:
     """Return the condition on ``jobs`` that every read starts from; *owner* narrows it."""
-    return _visible(Job.owner_id, account, owner)
+    return visible(Job.owner_id, account, owner)
 
 
 def visible_schedules(account: Account, owner: str | None = None) -> ColumnElement[bool]:
     """Return the condition on ``schedules`` that every read starts from; *owner* narrows it."""
-    return _visible(Schedule.owner_id, account, owner)
+    return visible(Schedule.owner_id, account, owner)
+
+
+def visible(
+    owner_id: InstrumentedAttribute[int], account: Account, owner: str | None = None
+) -> ColumnElement[bool]:
+    """Return the condition that something is of whom *account* may see; *owner* narrows it."""
+    if account.sees_everybody:
+        return true() if owner is None else owner_id == _id_of(owner)
+    mine = owner_id == account.id
+    means_me = owner is None or owner.lower() == account.username.lower()
+    return mine if means_me else and_(mine, false())
 
 
 def whose(account: Account, owner: str | None) -> int | None:
@@ -234,6 +258,11 @@ def whose(account: Account, owner: str | None) -> int | None:
     if found is None:
         raise Problem("unknown_owner", f"There is no {owner!r}, or nothing of theirs you may see.")
     return found
+
+
+def unless_caller(owner: str) -> str | None:
+    """Return whom an address has to name as *owner*: nobody where it is the caller."""
+    return None if owner == require().username else owner
 
 
 def find_job(account: Account, job_id: str, owner: str | None = None) -> Job:
@@ -294,15 +323,6 @@ def find_schedule(
     return found[0]
 
 
-def _visible(
-    owner_id: InstrumentedAttribute[int], account: Account, owner: str | None
-) -> ColumnElement[bool]:
-    if account.sees_everybody:
-        return true() if owner is None else owner_id == _id_of(owner)
-    mine = owner_id == account.id
-    return mine if owner in {None, account.username} else and_(mine, false())
-
-
 def _by_job_id(account: Account, job_id: str, owner: str | None) -> Select[Job]:
     return (
         select(Job)
@@ -339,7 +359,7 @@ def account_of(user: User, **more: Any) -> Account:
 
 def _account_of_session(kept: str) -> Account | None:
     number, _, version = kept.partition(".")
-    if not (number.isdecimal() and version.isdecimal()):
+    if not (number.isdecimal() and version.isdecimal()) or sessions.has_ended():
         return None
     user = db.session.get(User, int(number))
     if user is None or not user.active or user.session_version != int(version):
@@ -387,12 +407,6 @@ def _note_use(token: Token, now: datetime) -> None:
         .execution_options(synchronize_session=False)
     )
     db.session.commit()
-
-
-def _name_and_address() -> str:
-    basic = request.authorization
-    name = basic.username if basic and basic.username else request.form.get("username", "")
-    return f"{get_remote_address()} {name.lower()}"
 
 
 def _forgive_sign_ins() -> None:

@@ -1,9 +1,9 @@
 """The audit log: what is written down about other people's jobs, and reading it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session
@@ -12,11 +12,22 @@ from scheduler.models import AuditEntry, Job, Schedule, User
 from scheduler.store.audit import record, record_about_jobs, record_together
 from webapp import access
 from webapp.answers import utc
+from webapp.cursors import instant_at, place_of, read_places, write_cursor
 from webapp.extensions import db
-from webapp.queries import foreign_cursor, read_places, write_cursor
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+T = TypeVar("T")
+
+
+def act_on_job(action: str, job: Job, act: Callable[[Session, int], T]) -> T:
+    """Do *act* to a job and read it anew; write it down as ``note_about_job`` does if it changed.
+
+    Returns what *act* does, which is nothing where the job did not change.
+    """
+    done = act(db.session(), job.id)
+    db.session.refresh(job)
+    if done:
+        note_about_job(action, job)
+    return done
 
 
 def note_about_job(action: str, job: Job, detail: Mapping[str, Any] | None = None) -> None:
@@ -103,16 +114,12 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
 def _beyond(cursor: str | None) -> list[ColumnElement[bool]]:
     if cursor is None:
         return []
-    microseconds, number = read_places(cursor, 2)
-    try:
-        at = _EPOCH + timedelta(microseconds=microseconds)
-    except OverflowError as far:
-        raise foreign_cursor() from far
-    return [tuple_(AuditEntry.at, AuditEntry.id) < tuple_(at, number)]
+    place, number = read_places(cursor, 2)
+    return [tuple_(AuditEntry.at, AuditEntry.id) < tuple_(instant_at(place), number)]
 
 
 def _cursor_at(entry: AuditEntry) -> str:
-    return write_cursor((entry.at - _EPOCH) // _MICROSECOND, entry.id)
+    return write_cursor(place_of(entry.at), entry.id)
 
 
 def _to_json(entry: AuditEntry) -> dict[str, Any]:

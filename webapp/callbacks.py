@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from scheduler.models import Callback, CallbackDelivery, Job
 from scheduler.states import CallbackState
 from webapp.answers import utc
-from webapp.queries import read_cursor, write_cursor
+from webapp.cursors import one_page
 
 
 def callbacks_of(
@@ -17,13 +17,11 @@ def callbacks_of(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return one page of the callbacks of *job*, newest first, and the next cursor."""
     wanted = select(Callback).where(Callback.job_id == job.id)
-    if cursor is not None:
-        wanted = wanted.where(Callback.id < read_cursor(cursor))
-    found = session.scalars(wanted.order_by(Callback.id.desc()).limit(limit + 1)).all()
-    shown = found[:limit]
-    tries = _tries(session, [one.id for one in shown])
-    next_cursor = write_cursor(shown[-1].id) if len(found) > limit else None
-    return [_to_json(one, tries.get(one.id, ())) for one in shown], next_cursor
+    rows, onward = one_page(
+        session, wanted, Callback.id, limit=limit, cursor=cursor, newest_first=True
+    )
+    tries = _tries(session, [number for _, number in rows])
+    return [_to_json(one, tries.get(number, ())) for one, number in rows], onward
 
 
 def _tries(session: Session, ids: Collection[int]) -> dict[int, list[CallbackDelivery]]:

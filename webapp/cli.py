@@ -11,9 +11,11 @@ from typing import Any
 import click
 from flask import Flask
 from flask.cli import AppGroup
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from scheduler import clock
+from scheduler.bodies import malformed
 from scheduler.job_request import USERNAME_PATTERN
 from scheduler.models import User
 from scheduler.states import Role, Scope
@@ -22,8 +24,8 @@ from webapp import access, accounts, demo, queries
 from webapp.api.tokens import add_token
 from webapp.errors import Problem
 from webapp.extensions import db
-from webapp.schemas.people import PASSWORD_MIN
-from webapp.schemas.tokens import TokenRequest
+from webapp.schemas.people import PASSWORD_LIMIT, PASSWORD_MIN
+from webapp.schemas.tokens import DAYS_LIMIT, TokenRequest
 from webapp.services import services
 
 _ROLES = click.Choice([str(role) for role in Role])
@@ -136,7 +138,7 @@ def ensure_admin() -> None:
 @click.option("--user", "username", required=True)
 @click.option("--name", required=True, help="What the token is for.")
 @click.option("--scopes", default=f"{Scope.READ},{Scope.SUBMIT}", show_default=True)
-@click.option("--expires-in", type=click.IntRange(min=1), help="Days until it ends.")
+@click.option("--expires-in", type=click.IntRange(1, DAYS_LIMIT), help="Days until it ends.")
 def create_token(username: str, name: str, scopes: str, expires_in: int | None) -> None:
     """Make a token and print its secret, this once."""
     session, now = db.session(), clock.now()
@@ -167,6 +169,8 @@ def _refusals_told() -> Iterator[None]:
         yield
     except Problem as problem:
         raise click.ClickException(problem.detail) from problem
+    except ValidationError as misfit:
+        raise click.ClickException(str(malformed(misfit))) from misfit
 
 
 def _existing(session: Session, username: str) -> User:
@@ -185,6 +189,8 @@ def _password(*, from_stdin: bool) -> str:
             raise click.ClickException("the passwords differ")
     if len(password) < PASSWORD_MIN:
         raise click.ClickException(f"use at least {PASSWORD_MIN} characters")
+    if len(password) > PASSWORD_LIMIT:
+        raise click.ClickException(f"use at most {PASSWORD_LIMIT} characters")
     return password
 
 

@@ -6,7 +6,7 @@ text are looked at one by one, over a bounded stretch that says where to go on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Self
 
 from sqlalchemy import (
@@ -30,16 +30,13 @@ from scheduler.models import Job, User
 from scheduler.states import JobStatus
 from scheduler.store.finding import among
 from webapp import queries
-from webapp.queries import read_places, write_cursor
+from webapp.cursors import instant_at, place_of, read_places, write_cursor
 
 GROUPED_LIMIT = 10_000
 """Dead letters, the latest first, that are looked at to put alike ones together."""
 
 SCAN_LIMIT = 20_000
 """Dead letters that one page, or one request to act, looks at for filters without an index."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +60,12 @@ class Place:
     @classmethod
     def read(cls, cursor: str) -> Self:
         """Read what ``written`` wrote. Raises a 422 problem for anything else."""
-        micros, number = read_places(cursor, 2)
-        try:
-            return cls(_EPOCH + micros * _MICROSECOND, number)
-        except OverflowError:
-            raise queries.foreign_cursor() from None
+        place, number = read_places(cursor, 2)
+        return cls(instant_at(place), number)
 
     def written(self) -> str:
         """Write this place down as a cursor."""
-        return write_cursor((self.failed_at - _EPOCH) // _MICROSECOND, self.id)
+        return write_cursor(place_of(self.failed_at), self.id)
 
 
 @dataclass(frozen=True, slots=True)

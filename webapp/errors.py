@@ -8,9 +8,10 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
-from flask import Flask, Response, g, redirect, render_template, request, url_for
+from flask import Flask, Response, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
+from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from redis import RedisError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -34,6 +35,9 @@ from webapp.urls import asked_for
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+AT_THE_DOOR = "door"
+"""The category of messages for who has yet to sign in."""
 
 RETRY_SOON = 1
 """Seconds after which it is worth asking again when a service is away."""
@@ -179,7 +183,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(PoolTimeout, lambda _: respond(unavailable("A database connection")))
     app.register_error_handler(RedisError, lambda _: respond(unavailable("The broker")))
     app.register_error_handler(CSRFError, _csrf_failed)
-    app.register_error_handler(RateLimitExceeded, _rate_limited)
+    app.register_error_handler(RateLimitExceeded, rate_limited)
     app.register_error_handler(HTTPException, _of_http)
     app.register_error_handler(Exception, _internal)
 
@@ -188,7 +192,7 @@ def respond(problem: Problem) -> ResponseReturnValue:
     """Answer with *problem*, as a page if the caller would rather have one."""
     if prefers_html():
         if _may_sign_in(problem):
-            return redirect(url_for("auth.sign_in", next=asked_for()))
+            return to_the_door()
         page = render_template("errors/problem.html", problem=problem)
         return page, problem.status, dict(problem.headers)
     return Response(
@@ -200,12 +204,19 @@ def respond(problem: Problem) -> ResponseReturnValue:
 
 
 def _may_sign_in(problem: Problem) -> bool:
-    """Tell whether a person who follows a link has only to sign in.
+    """Tell whether a person who follows a link or sends a form has only to sign in.
 
     Not with a header that was refused: it would be refused again after signing in.
     """
-    asks = request.method == "GET" and "Authorization" not in request.headers
+    asks = request.method in {"GET", "POST"} and "Authorization" not in request.headers
     return problem.code == "unauthenticated" and asks
+
+
+def to_the_door() -> ResponseReturnValue:
+    """Lead a person to signing in, and from there back; who sent a form is told to do it again."""
+    if request.method == "POST":
+        flash("Your session has ended; sign in and do it again.", AT_THE_DOOR)
+    return redirect(url_for("auth.sign_in", next=asked_for()))
 
 
 def prefers_html() -> bool:
@@ -242,7 +253,11 @@ def _of_database(error: DBAPIError) -> ResponseReturnValue:
 
 
 def _csrf_failed(error: CSRFError) -> ResponseReturnValue:
-    return respond(Problem("csrf_failed", error.description or "The CSRF token is missing."))
+    if not prefers_html():
+        return respond(Problem("csrf_failed", error.description or "The CSRF token is missing."))
+    if not current_user.is_authenticated:
+        return to_the_door()
+    return respond(Problem("csrf_failed", "This page is old: load it again."))
 
 
 def retry_after(error: RateLimitExceeded) -> str:
@@ -256,7 +271,8 @@ def retry_after(error: RateLimitExceeded) -> str:
     return str(min(max(math.ceil(resets_at - clock.now().timestamp()), 1), longest))
 
 
-def _rate_limited(error: RateLimitExceeded) -> ResponseReturnValue:
+def rate_limited(error: RateLimitExceeded) -> ResponseReturnValue:
+    """Answer that a limit is reached, and when to come back."""
     wait = {"Retry-After": retry_after(error)}
     return respond(Problem("rate_limited", str(error.description), headers=wait))
 

@@ -8,7 +8,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from scheduler.database import open_redis
 from scheduler.events import Announcer
 from scheduler.settings import Settings
-from webapp import access, cli, errors, headers, health, live, presentation, urls
+from webapp import access, cli, errors, headers, health, live, presentation, sessions, urls
 from webapp.api import (
     audit,
     callbacks,
@@ -107,6 +107,7 @@ def _config(settings: Settings) -> dict[str, object]:
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": settings.cookie_secure,
         "PERMANENT_SESSION_LIFETIME": SESSION_LIFETIME,
+        "SESSION_REFRESH_EACH_REQUEST": False,  # sessions.renew does it
         "PROVIDE_AUTOMATIC_OPTIONS": False,
         "MAX_CONTENT_LENGTH": FORM_LIMIT,
         "MAX_FORM_MEMORY_SIZE": FORM_LIMIT,
@@ -127,10 +128,11 @@ def _guard_pages() -> None:
     """Let pages take sessions only, and check the CSRF token of every form, signing in included.
 
     A page asks for no scope, so a token that has few must not reach it. Requests of whoever is
-    signed in are counted.
+    signed in are counted, and let their session last on.
     """
     if request.blueprint in {page.name for page in PAGES}:
         access.take_session()
         csrf.protect()
         if access.caller() is not None:
             access.count_request()
+            sessions.renew()

@@ -10,13 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Subquery, func, select, true
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from scheduler.models import Active, Job, JobEvent, Ready
 from scheduler.states import DISCARD, FINISHED, Executor, JobClass, JobStatus
 from scheduler.store import estimates, fleet
 from webapp import queries
-from webapp.access import Account, visible_jobs
+from webapp.access import Account, visible, visible_jobs
 from webapp.answers import utc
 
 HOUR = timedelta(hours=1)
@@ -38,7 +38,7 @@ def stats(session: Session, account: Account, *, now: datetime) -> dict[str, Any
         "at": utc(now),
         "of": "all" if account.sees_everybody else "own",
         "jobs": queries.count_by_status(session, visible_jobs(account)),
-        "classes": _classes(session, account),
+        "classes": depths(session, visible(Ready.owner_id, account)),
         "finished_last_hour": finished,
         "finished_per_minute": rate / (RATE_WINDOW / timedelta(minutes=1)),
         "wait_seconds": spread(session, account, now, Job.started_at - Job.ready_at),
@@ -71,21 +71,15 @@ def _offer(cpu_units: Decimal, memory_mb: int, slots: int) -> dict[str, Any]:
     return {"cpu_units": float(cpu_units), "memory_mb": int(memory_mb), "slots": slots}
 
 
-def own(account: Account, owner_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
-    """Return the condition that something is of whom *account* may see."""
-    return true() if account.sees_everybody else owner_id == account.id
-
-
 def oldest_ready(session: Session, account: Account) -> datetime | None:
     """Return since when the job waits that has waited longest of those that could start."""
-    return session.scalar(select(func.min(Ready.ready_at)).where(own(account, Ready.owner_id)))
+    return session.scalar(select(func.min(Ready.ready_at)).where(visible(Ready.owner_id, account)))
 
 
-def _classes(session: Session, account: Account) -> dict[str, int]:
+def depths(session: Session, whose: ColumnElement[bool]) -> dict[str, int]:
+    """Return how many jobs could start now, by class."""
     rows = session.execute(
-        select(Ready.job_class, func.count())
-        .where(own(account, Ready.owner_id))
-        .group_by(Ready.job_class)
+        select(Ready.job_class, func.count()).where(whose).group_by(Ready.job_class)
     )
     return {str(name): 0 for name in JobClass} | dict(rows.all())
 
@@ -106,7 +100,7 @@ def reserved(session: Session, owner_id: int | None = None) -> dict[str, Any]:
 def _newest_events(account: Account) -> Select[int, str, str, datetime]:
     return (
         select(JobEvent.job_id, JobEvent.verb, JobEvent.status, JobEvent.at)
-        .where(own(account, JobEvent.owner_id))
+        .where(visible(JobEvent.owner_id, account))
         .order_by(JobEvent.seq.desc())
         .limit(EVENTS_LOOKED_AT)
     )

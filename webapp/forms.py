@@ -1,6 +1,7 @@
 """The submit form: fields from a type's JSON schema, and the request that filled fields make."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,10 +26,10 @@ from webapp.errors import FieldError, Problem
 
 Schema = Mapping[str, Any]
 
-_PLAIN = ("description", "job_id")
-_NUMBERS = ("timeout_seconds", "delay_seconds")
+_PLAIN = ("description", "job_id", "executor", "callback_url")
+_NUMBERS = ("timeout_seconds", "delay_seconds", "estimated_seconds")
 _NEEDS = ("cpu_units", "memory_mb")
-_RETRY_NUMBERS = ("max_attempts", "base_delay_seconds")
+_RETRY_NUMBERS = ("max_attempts", "base_delay_seconds", "backoff_multiplier", "max_delay_seconds")
 
 _CONTROLS = (
     "payload",
@@ -40,6 +41,7 @@ _CONTROLS = (
     *_NUMBERS,
     *_RETRY_NUMBERS,
     "strategy",
+    "jitter",
     "tags",
     *_PLAIN,
 )
@@ -94,15 +96,14 @@ class JobForm:
         form.values |= {
             "payload": presentation.pretty_json(model["payload"]),
             "priority": str(model["priority"]),
-            "cpu_units": f"{needs['cpu_units']:g}",
-            "memory_mb": str(needs["memory_mb"]),
-            "timeout_seconds": f"{model['timeout_seconds']:g}",
-            "max_attempts": str(retry["max_attempts"]),
+            **{name: _written(needs[name]) for name in _NEEDS},
+            **{name: _written(retry[name]) for name in _RETRY_NUMBERS},
+            **{name: _written(model[name]) for name in _NUMBERS if name in model},
+            **{name: model[name] for name in _PLAIN if name in model},
             "strategy": retry["strategy"],
-            "base_delay_seconds": f"{retry['base_delay_seconds']:g}",
+            "jitter": json.dumps(retry["jitter"]),
             "depends_on": "\n".join(map(_dependency_line, model.get("depends_on", ()))),
             "tags": ", ".join(model.get("tags", ())),
-            "description": model.get("description", ""),
         }
         form.fields = payload_fields(kind.payload_schema, model["payload"])
         known = {one.name for one in form.fields}
@@ -160,6 +161,7 @@ class JobForm:
         needs = {name: _number(values[name]) for name in _NEEDS if values[name]}
         retry = {name: _number(values[name]) for name in _RETRY_NUMBERS if values[name]}
         retry |= {"strategy": values["strategy"]} if values["strategy"] else {}
+        retry |= {"jitter": values["jitter"] == "true"} if values["jitter"] else {}
         optional = {
             "priority": _number(values["priority"]) if values["priority"] else None,
             "resource_requirements": needs,
@@ -244,7 +246,8 @@ def payload_fields(
         member = resolve(raw, schema)
         kind = _kind(member)
         value = (texts or {}).get(name, "") if payload is None else _text(payload.get(name), kind)
-        if payload == {} and kind == "boolean" and member.get("default") is True:
+        is_left_out = payload is not None and name not in payload
+        if is_left_out and kind == "boolean" and member.get("default") is True:
             value = "true"
         made.append(_field(name, member, kind, value, required=name in required))
     # Postgres keeps no order of keys; what has to be filled in comes first, what is large last.
@@ -305,7 +308,7 @@ def _hints(member: Schema, kind: str) -> Iterable[str]:
         yield str(member["description"])
     low, high = (member.get(name) for name in ("minimum", "maximum"))
     if low is not None and high is not None:
-        yield f"From {low:g} to {high:g}."
+        yield f"From {_written(low)} to {_written(high)}."
     if kind == "lines":
         yield "One a line."
     if kind == "json":
@@ -320,13 +323,23 @@ def _text(value: Any, kind: str) -> str:
     return value if isinstance(value, str) and kind != "json" else json.dumps(value)
 
 
+def _written(number: float) -> str:
+    """Write a number as a person would type it, every digit of it."""
+    return repr(number).removesuffix(".0")
+
+
 def _number(text: str) -> int | float | str:
-    """Return the number a text says; one that says none stays, to be refused where all else is."""
+    """Return the number a text says; one that says none stays, to be refused where all else is.
+
+    JSON has neither infinity nor what is not a number.
+    """
     for read in (int, float):
         try:
-            return read(text)
+            said = read(text)
         except ValueError:
             continue
+        if abs(said) < math.inf:
+            return said
     return text
 
 

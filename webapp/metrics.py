@@ -19,7 +19,7 @@ from scheduler.models import Active, Ask, Feed, Job, Outbox, Ready, SchedulerLea
 from scheduler.states import JobClass, JobStatus, Outcome
 from scheduler.store import counts, estimates, fleet
 from webapp import figures
-from webapp.access import Account
+from webapp.access import Account, visible
 
 _BYTES = 1024 * 1024
 
@@ -66,13 +66,13 @@ def _jobs(session: Session, account: Account) -> Iterator[Metric]:
     is_queued = case((Active.claimed_at.is_(None), JobStatus.QUEUED), else_=JobStatus.RUNNING)
     found = union_all(
         select(literal(JobStatus.READY).label("status"), Ready.job_class, func.count())
-        .where(figures.own(account, Ready.owner_id))
+        .where(visible(Ready.owner_id, account))
         .group_by(Ready.job_class),
         select(is_queued, Active.job_class, func.count())
-        .where(figures.own(account, Active.owner_id))
+        .where(visible(Active.owner_id, account))
         .group_by(is_queued, Active.job_class),
         select(Job.status, Job.job_class, func.count())
-        .where(figures.own(account, Job.owner_id), Job.status.in_(_UNFINISHED_ELSEWHERE))
+        .where(visible(Job.owner_id, account), Job.status.in_(_UNFINISHED_ELSEWHERE))
         .group_by(Job.status, Job.job_class),
     )
     counted = {(status, job_class): count for status, job_class, count in session.execute(found)}

@@ -11,8 +11,8 @@ from scheduler.models import Group, PolicyVersion, User
 from scheduler.store.policy import PolicyContent, content_of
 from scheduler.store.preview import Scene, read_scene, starts_under
 from webapp.answers import utc
+from webapp.cursors import read_cursor, write_cursor
 from webapp.errors import FieldError, Problem
-from webapp.queries import read_cursor, write_cursor
 from webapp.schemas.policy import PolicyParts, PolicyRule
 
 PREVIEWED_STARTS = 50

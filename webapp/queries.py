@@ -5,8 +5,6 @@ all jobs, an index finds those. Where they leave many, some are met soon: a page
 stretch of jobs, and says where to go on.
 """
 
-import base64
-import binascii
 import json
 import re
 import zlib
@@ -62,6 +60,7 @@ from scheduler.states import (
 from scheduler.store import fleet
 from scheduler.store.finding import Filter, among, has, in_statuses, other_conditions
 from webapp.answers import json_body
+from webapp.cursors import PLACES, one_page, read_places, write_cursor
 from webapp.errors import FieldError, Problem
 from webapp.places import far_back
 from webapp.schemas.bulk import BulkFilter
@@ -82,8 +81,6 @@ READ_AT_ONCE = 50
 DISORDER = 20_000
 """How many places the order of submission may differ from that of ids: two of the largest batches
 that were taken in side by side."""
-
-_PLACES = 2**63  # those of a bigint
 
 _INDEXABLE = re.compile(r"\w{3}")  # shorter words hold no trigram
 
@@ -335,37 +332,44 @@ def attempts(session: Session, job: Job) -> Sequence[Attempt]:
     ).all()
 
 
+def page_of_attempts(
+    session: Session, job: Job, *, limit: int, cursor: str | None
+) -> tuple[Sequence[Attempt], str | None]:
+    """Return one page of the attempts at *job*, first to last, and the next cursor."""
+    wanted = select(Attempt).where(Attempt.job_id == job.id)
+    rows, onward = one_page(session, wanted, Attempt.attempt, limit=limit, cursor=cursor)
+    return [attempt for attempt, _ in rows], onward
+
+
 def logs(
     session: Session, job: Job, *, limit: int, cursor: str | None = None
 ) -> tuple[Sequence[JobLog], str | None]:
     """Return one page of the lines *job* wrote, oldest first, and the next cursor."""
-    after = 0 if cursor is None else read_cursor(cursor)
-    found = session.scalars(
-        select(JobLog)
-        .where(JobLog.job_id == job.id, JobLog.id > after)
-        .order_by(JobLog.id)
-        .limit(limit + 1)
-    ).all()
-    return found[:limit], write_cursor(found[limit - 1].id) if len(found) > limit else None
+    wanted = select(JobLog).where(JobLog.job_id == job.id)
+    rows, onward = one_page(session, wanted, JobLog.id, limit=limit, cursor=cursor)
+    return [line for line, _ in rows], onward
 
 
 def events(
     session: Session, job: Job, *, limit: int, cursor: str | None = None
 ) -> tuple[Sequence[JobEvent], str | None]:
     """Return one page of the moves of *job*, oldest first, and the next cursor."""
-    after = 0 if cursor is None else read_cursor(cursor)
-    found = session.scalars(
-        select(JobEvent)
-        .where(JobEvent.job_id == job.id, JobEvent.seq > after)
-        .order_by(JobEvent.seq)
-        .limit(limit + 1)
-    ).all()
-    return found[:limit], write_cursor(found[limit - 1].seq) if len(found) > limit else None
+    wanted = select(JobEvent).where(JobEvent.job_id == job.id)
+    rows, onward = one_page(session, wanted, JobEvent.seq, limit=limit, cursor=cursor)
+    return [event for event, _ in rows], onward
 
 
 def job_types(session: Session) -> Sequence[JobType]:
     """Return every kind of job, by name."""
     return session.scalars(select(JobType).order_by(JobType.name)).all()
+
+
+def page_of_types(
+    session: Session, *, limit: int, cursor: str | None
+) -> tuple[Sequence[JobType], str | None]:
+    """Return one page of the kinds of job, by name, and the next cursor."""
+    rows, onward = one_page(session, select(JobType), JobType.name, limit=limit, cursor=cursor)
+    return [kind for kind, _ in rows], onward
 
 
 def payload_schemas(session: Session) -> Schemas:
@@ -410,14 +414,34 @@ def tokens_of(session: Session, user_id: int) -> Sequence[Token]:
     ).all()
 
 
+def page_of_tokens(
+    session: Session, user_id: int, *, limit: int, cursor: str | None
+) -> tuple[Sequence[Token], str | None]:
+    """Return one page of a user's tokens, newest first, and the next cursor."""
+    wanted = select(Token).where(Token.user_id == user_id)
+    rows, onward = one_page(
+        session, wanted, Token.id, limit=limit, cursor=cursor, newest_first=True
+    )
+    return [token for token, _ in rows], onward
+
+
 def users(session: Session) -> Sequence[tuple[User, str | None]]:
     """Return every account with the name of its group."""
-    rows = session.execute(
-        select(User, Group.name)
-        .outerjoin(Group, Group.id == User.group_id)
-        .order_by(func.lower(User.username))
-    )
+    rows = session.execute(_users().order_by(func.lower(User.username)))
     return [(user, group) for user, group in rows]
+
+
+def page_of_users(
+    session: Session, *, limit: int, cursor: str | None
+) -> tuple[Sequence[tuple[User, str | None]], str | None]:
+    """Return one page of the accounts with the names of their groups, and the next cursor."""
+    name = func.lower(User.username, type_=Text)
+    rows, onward = one_page(session, _users(), name, limit=limit, cursor=cursor)
+    return [(user, group) for user, group, _ in rows], onward
+
+
+def _users() -> Select[User, str | None]:
+    return select(User, Group.name).outerjoin(Group, Group.id == User.group_id)
 
 
 def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
@@ -426,20 +450,26 @@ def names_of(session: Session, ids: Collection[int]) -> dict[int, str]:
     return dict(rows.all())
 
 
-def groups(session: Session) -> Sequence[tuple[Group, list[str]]]:
-    """Return every group with the names of its members."""
-    members: dict[int, list[str]] = {}
-    for user, _ in users(session):
-        if user.group_id is not None:
-            members.setdefault(user.group_id, []).append(user.username)
-    found = session.scalars(select(Group).order_by(Group.name))
-    return [(group, members.get(group.id, [])) for group in found]
+def page_of_groups(
+    session: Session, *, limit: int, cursor: str | None
+) -> tuple[Sequence[Group], str | None]:
+    """Return one page of the groups, by name, and the next cursor."""
+    rows, onward = one_page(session, select(Group), Group.name, limit=limit, cursor=cursor)
+    return [group for group, _ in rows], onward
 
 
-def members(session: Session, group: Group) -> list[str]:
-    """Return the names of a group's members."""
-    names = select(User.username).where(User.group_id == group.id)
-    return list(session.scalars(names.order_by(func.lower(User.username))))
+def members(session: Session, groups: Collection[Group]) -> dict[int, list[str]]:
+    """Return the names of the members of each group, by the group's id."""
+    named: dict[int, list[str]] = {group.id: [] for group in groups}
+    rows = session.execute(
+        select(Group.id, User.username)
+        .join(User, User.group_id == Group.id)
+        .where(among(Group.id, named))
+        .order_by(func.lower(User.username))
+    )
+    for group_id, name in rows:
+        named[group_id].append(name)
+    return named
 
 
 def count_by_status(session: Session, visible: ColumnElement[bool]) -> dict[JobStatus, int]:
@@ -458,11 +488,10 @@ def schedules(
 ) -> tuple[Sequence[tuple[Schedule, str]], str | None]:
     """Return one page of the visible schedules with their owners' names, newest first."""
     wanted = select(Schedule, User.username).join(User, User.id == Schedule.owner_id).where(visible)
-    if cursor is not None:
-        wanted = wanted.where(Schedule.id < read_cursor(cursor))
-    rows = session.execute(wanted.order_by(Schedule.id.desc()).limit(limit + 1)).all()
-    found = [(schedule, owner) for schedule, owner in rows[:limit]]
-    return found, write_cursor(found[-1][0].id) if len(rows) > limit else None
+    rows, onward = one_page(
+        session, wanted, Schedule.id, limit=limit, cursor=cursor, newest_first=True
+    )
+    return [(schedule, owner) for schedule, owner, _ in rows], onward
 
 
 def last_jobs_of_schedule(owner_id: int, name: str, *, limit: int) -> Select[Job]:
@@ -476,33 +505,6 @@ def last_jobs_of_schedule(owner_id: int, name: str, *, limit: int) -> Select[Job
         for status in JobStatus
     ]
     return select(Job).where(Job.id.in_(union_all(*last))).order_by(Job.id.desc()).limit(limit)
-
-
-def write_cursor(*places: int) -> str:
-    """Write down where the next page starts."""
-    return base64.urlsafe_b64encode(json.dumps(places).encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> int:
-    """Read what ``write_cursor`` wrote of one place. Raises a 422 problem for anything else."""
-    return read_places(cursor, 1)[0]
-
-
-def read_places(cursor: str, count: int) -> list[int]:
-    """Read what ``write_cursor`` wrote of so many places. Raises a 422 problem for another one."""
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        match json.loads(base64.urlsafe_b64decode(padded.encode())):
-            case [*places] if len(places) == count and all(map(_is_place, places)):
-                return places
-    except (ValueError, binascii.Error):
-        pass
-    raise foreign_cursor()
-
-
-def foreign_cursor() -> Problem:
-    """Return the answer to a cursor that is not one of ours."""
-    return Problem("invalid_cursor", "The cursor is not one that a list here has given out.")
 
 
 def _check_of(wanted: Filter, *, oldest_first: bool) -> int:
@@ -523,10 +525,6 @@ def _read_place(cursor: str, check: int) -> int:
         )
         raise Problem("invalid_cursor", detail, (FieldError("cursor", detail),))
     return place
-
-
-def _is_place(given: Any) -> bool:
-    return type(given) is int and 0 <= given < _PLACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -589,7 +587,7 @@ def first_after(instant: datetime) -> Select[int]:
         .limit(DISORDER)
         .subquery()
     )
-    return select(func.coalesce(func.min(first.c.job_id), _PLACES - 1))
+    return select(func.coalesce(func.min(first.c.job_id), PLACES - 1))
 
 
 def last_before(instant: datetime) -> Select[int]:
@@ -693,7 +691,7 @@ class Listing:
 
 def _bounds(finder: Finder, start: int | None, *, oldest_first: bool) -> tuple[int, int]:
     """Return the first and the last id that a page may show."""
-    least, most = finder.least or 0, _PLACES - 1 if finder.most is None else finder.most
+    least, most = finder.least or 0, PLACES - 1 if finder.most is None else finder.most
     if start is None:
         return least, most
     return (max(least, start + 1), most) if oldest_first else (least, min(most, start - 1))
@@ -706,5 +704,5 @@ def _between(
     least, most = bounds
     if least > 0:
         yield column >= least
-    if most < _PLACES - 1:
+    if most < PLACES - 1:
         yield column <= most

@@ -5,7 +5,7 @@ WSGI hands a path over decoded, so that ``/jobs/a%2Flogs`` (a job called ``a/log
 """
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from flask import Flask, request
 from werkzeug.routing import PathConverter
@@ -46,14 +46,22 @@ class KeepEncodedSlashes:
 
 
 def init_app(app: Flask) -> None:
-    """Teach *app* the converter ``job_id`` and the path it needs."""
+    """Teach *app* the converter ``job_id`` and the path it needs, and templates where they are."""
     app.url_map.converters["job_id"] = JobIdConverter
+    app.jinja_env.globals["asked_for"] = asked_for
     app.wsgi_app = KeepEncodedSlashes(app.wsgi_app)  # type: ignore[method-assign]  # Flask's documented way to add middleware
 
 
 def asked_for() -> str:
-    """Return the path and query of this request as they were sent, to come back to."""
-    return str(request.environ.get("RAW_URI") or request.full_path.rstrip("?"))
+    """Return the page that is asked for, or that had the form, to come back to: path and query.
+
+    They are as they were sent. A form that no page of ours had leads to the front page.
+    """
+    if request.method in {"GET", "HEAD"}:
+        return str(request.environ.get("RAW_URI") or request.full_path.rstrip("?"))
+    page = urlsplit(request.referrer or "")
+    is_ours = page.netloc == request.host
+    return urlunsplit(("", "", page.path, page.query, "")) if is_ours else f"{request.script_root}/"
 
 
 def _protected(environ: "WSGIEnvironment") -> str:

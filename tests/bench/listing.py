@@ -18,7 +18,7 @@ from scheduler.store.finding import Filter
 from tests.conftest import make_settings
 from tests.factories import NOON, make_type
 from tests.services import Services
-from webapp import queries
+from webapp import cursors, queries
 
 PAGE = 50
 GOAL_MS = 50
@@ -153,7 +153,7 @@ def _times(
     for _ in range(rounds + 1):
         wanted = case.wanted(chance.randint(jobs // 10, jobs))
         check = queries._check_of(wanted, oldest_first=False)
-        cursor = queries.write_cursor(chance.randint(jobs // 10, jobs), check) if is_deep else None
+        cursor = cursors.write_cursor(chance.randint(jobs // 10, jobs), check) if is_deep else None
         begun = time.perf_counter()
         queries.list_jobs(session, redis, visible, wanted, limit=PAGE, cursor=cursor)
         times.append((time.perf_counter() - begun) * 1e3)

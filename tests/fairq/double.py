@@ -116,7 +116,7 @@ ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "GET /jobs/{}": (OWNER, None),
     "PATCH /jobs/{}/cancel": (OWNER, None),
     "POST /jobs/{}/retry": (OWNER, None),
-    "GET /jobs/{}/attempts": (OWNER, None),
+    "GET /jobs/{}/attempts": (OWNER | PAGE, None),
     "GET /jobs/{}/wait": (OWNER | {"timeout_seconds"}, None),
     "GET /jobs/{}/logs": (OWNER | PAGE | {"follow"}, None),
     "POST /jobs/{}/heartbeat": (NOTHING, Heartbeat),
@@ -134,7 +134,7 @@ ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "GET /me": (NOTHING, None),
     "GET /workers": (NOTHING, None),
     "GET /stats": (NOTHING, None),
-    "GET /types": (NOTHING, None),
+    "GET /types": (PAGE, None),
 }
 
 

@@ -260,8 +260,12 @@ def test_waiting_ends_when_the_time_is_over(client: Any, double: Double) -> None
 
 
 def test_attempts_are_read(client: Any, double: Double) -> None:
-    tries = {"attempts": [{"attempt": 1, "outcome": "failed"}, {"attempt": 2}]}
-    double.on("GET", "/jobs/a/attempts", Reply(200, tries))
+    double.on(
+        "GET",
+        "/jobs/a/attempts",
+        Reply(200, {"attempts": [{"attempt": 1, "outcome": "failed"}], "next_cursor": "more"}),
+        Reply(200, {"attempts": [{"attempt": 2}], "next_cursor": None}),
+    )
 
     assert [one.outcome for one in client.attempts("a")] == ["failed", None]
 
@@ -312,11 +316,16 @@ def test_no_page_is_read_before_it_is_wanted(client: Any, double: Double) -> Non
 def test_service_figures_are_read(client: Any, double: Double) -> None:
     double.on("GET", "/stats", Reply(200, {"at": NOON, "of": "own", "jobs": {"ready": 3}}))
     double.on("GET", "/workers", Reply(200, {"workers": [{"name": "w1"}], "capacity": {}}))
-    double.on("GET", "/types", Reply(200, {"types": [{"name": "simulate"}]}))
+    double.on(
+        "GET",
+        "/types",
+        Reply(200, {"types": [{"name": "report"}], "next_cursor": "more"}),
+        Reply(200, {"types": [{"name": "simulate"}], "next_cursor": None}),
+    )
 
     assert client.stats().jobs == {"ready": 3}
     assert [one.name for one in client.workers()] == ["w1"]
-    assert [one.name for one in client.types()] == ["simulate"]
+    assert [one.name for one in client.types()] == ["report", "simulate"]
 
 
 # Many jobs at a time

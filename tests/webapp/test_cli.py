@@ -53,6 +53,7 @@ def test_the_password_is_asked_for_twice_and_never_shown(
     [
         (("users", "create", "ANN"), "long enough", "already"),
         (("users", "create", "zoe"), "short", "at least"),
+        (("users", "create", "zoe"), "x" * 1025, "at most 1024"),
         (("users", "create", "has space"), "long enough", "name"),
         (("users", "create", "zoe", "--group", "none"), "long enough", "no group"),
         (("users", "set", "nobody"), "long enough", "no user"),
@@ -173,6 +174,21 @@ def test_a_token_that_makes_no_sense_is_refused(
     result = run("tokens", "create", "--user", username, "--name", "x", "--scopes", scopes)
 
     assert (result.exit_code, word in result.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "word"),
+    [("", "7", "name: string should have"), ("x", "100000", "1<=x<=36500"), ("x", "0", "1<=x")],
+)
+def test_a_token_that_cannot_be_made_is_told_why(
+    run: Run, person: MakePerson, name: str, days: str, word: str
+) -> None:
+    person("ann")
+
+    result = run("tokens", "create", "--user", "ann", "--name", name, "--expires-in", days)
+
+    assert isinstance(result.exception, SystemExit)
+    assert word in result.output
 
 
 def test_the_shell_knows_the_tables(app: Flask) -> None:

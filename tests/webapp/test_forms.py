@@ -1,6 +1,7 @@
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
@@ -25,6 +26,15 @@ SCHEMA = {
     },
 }
 
+
+RETRY = {
+    "max_attempts": 3,
+    "strategy": "linear",
+    "base_delay_seconds": 1.5,
+    "backoff_multiplier": 3.0,
+    "max_delay_seconds": 1_234_567.0,
+    "jitter": False,
+}
 
 CONTROLS = (
     "payload",
@@ -180,12 +190,12 @@ def test_what_the_engine_refuses_stands_at_the_control_or_above_the_form() -> No
     form.refuse("depends_on.0", "there is no job x")
     form.refuse("resource_requirements", "asks for too much")
     form.refuse("", "the backlog is full")
-    form.refuse("callback_url", "is odd")
+    form.refuse("start_by", "is odd")
 
     assert form.errors == {
         "depends_on": ["there is no job x"],
         "cpu_units": ["asks for too much"],
-        "": ["the backlog is full", "callback_url: is odd"],
+        "": ["the backlog is full", "start_by: is odd"],
     }
 
 
@@ -194,7 +204,7 @@ def test_a_job_is_repeated_by_form_where_the_form_can_and_as_json_elsewhere() ->
         "payload": {"count": 4, "lines": ["a", "b"]},
         "priority": 7,
         "resource_requirements": {"cpu_units": 2.0, "memory_mb": 256},
-        "retry_config": {"max_attempts": 3, "strategy": "linear", "base_delay_seconds": 1.5},
+        "retry_config": RETRY,
         "timeout_seconds": 60.0,
         "depends_on": ["one", {"job_id": "two", "when": "failed"}],
         "tags": ["a"],
@@ -207,10 +217,47 @@ def test_a_job_is_repeated_by_form_where_the_form_can_and_as_json_elsewhere() ->
     assert {one.name: one.value for one in form.fields if one.value} == {
         "count": "4",
         "lines": "a\nb",
+        "loud": "true",
     }
     assert form.values["depends_on"] == "one\ntwo failed"
     assert form.values["timeout_seconds"] == "60"
     assert strange.mode == "json"
+
+
+def test_a_repeated_job_is_asked_for_exactly_as_the_one_before() -> None:
+    model = {
+        "type": "paint",
+        "payload": {"count": 4},
+        "priority": 7,
+        "resource_requirements": {"cpu_units": 2.125, "memory_mb": 1_234_567},
+        "retry_config": RETRY,
+        "timeout_seconds": 1_234_567.0,
+        "estimated_seconds": 0.25,
+        "executor": "pull",
+        "callback_url": "https://host/told",
+        "description": "Words",
+        "tags": ["a"],
+        "depends_on": ["one", {"job_id": "two", "when": "failed"}],
+    }
+    form = JobForm.like(kind(), model)
+
+    sent = form.values | {f"payload.{one.name}": one.value for one in form.fields if one.value}
+    wanted = JobForm.filled(kind(), MultiDict(sent | {"mode": form.mode})).request()
+
+    assert wanted is not None
+    assert wanted.model_dump(mode="json", exclude_unset=True) == model | {
+        "payload": {"count": 4, "loud": True},
+        "depends_on": [{"job_id": "one"}, {"job_id": "two", "when": "failed"}],
+    }
+
+
+@pytest.mark.parametrize("said", ["nan", "-inf", "1e999", "9" * 5000])
+@pytest.mark.parametrize("control", ["payload.size", "cpu_units", "max_delay_seconds", "priority"])
+def test_a_number_that_is_none_is_told_at_its_field(control: str, said: str) -> None:
+    form = filled(**{"payload.count": "1", control: said})
+
+    assert form.request() is None
+    assert set(form.errors) == {control}
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines are slow

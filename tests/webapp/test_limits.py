@@ -113,6 +113,22 @@ def test_pages_are_counted_too(limited: Limited, signed_in: MakePerson) -> None:
     assert "3 per minute" in answers[-1].text
 
 
+def test_who_asks_too_much_is_not_shown_the_door(limited: Limited, signed_in: MakePerson) -> None:
+    app = limited()
+    ann = signed_in("ann")
+    cookie = ann.client.get_cookie("fairq_session")
+    assert cookie is not None
+    client = app.test_client()
+    client.set_cookie("fairq_session", cookie.value)
+    form, browser = {"csrf_token": ann.csrf, "theme": "dark"}, {"Accept": "text/html"}
+
+    answers = [client.post("/theme", data=form, headers=browser) for _ in range(MOST + 1)]
+
+    assert [answer.status_code for answer in answers] == [302] * MOST + [429]
+    assert "3 per minute" in answers[-1].text
+    assert 'name="password"' not in answers[-1].text
+
+
 def test_what_is_refused_is_counted_as_well(limited: Limited, person: MakePerson) -> None:
     ann = _at(limited(), person("ann", scopes=set()))
 

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from scheduler import clock
 from scheduler.events import Standing, write_standings
-from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token
-from scheduler.states import CancelReason, Condition, JobStatus, Role
+from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token, User
+from scheduler.states import CancelReason, Condition, Executor, JobStatus, Role
 from scheduler.store.received import beginning_of_slice
 from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
@@ -81,6 +81,58 @@ def test_who_is_not_signed_in_is_sent_to_the_door_and_comes_back(app: Flask) -> 
     assert 'name="next" value="/account?x=1"' in door.text
 
 
+def test_who_comes_back_comes_to_the_very_same_page(app: Flask) -> None:
+    path = "/jobs/why%3Fnot%23now/edit?owner=ann"
+
+    answer = app.test_client().get(path, headers=HTML, environ_overrides={"RAW_URI": path})
+
+    assert answer.location == "/sign-in?next=" + quote(path, safe="/?")
+
+
+FORM_PAGE = "/jobs/why%3Fnot?owner=ann"
+DO_IT_AGAIN = "Your session has ended; sign in and do it again."
+
+
+@pytest.mark.parametrize("path", ["/account/tokens", "/jobs/x/cancel", "/jobs/x/retry"])
+@pytest.mark.parametrize("token", ["right", "lost"])
+def test_a_form_of_an_ended_session_leads_back_to_its_page(
+    ann: Person, store: Session, path: str, token: str
+) -> None:
+    store.get_one(User, ann.user.id).session_version += 1
+    store.commit()
+    ann.csrf = ann.csrf if token == "right" else None
+
+    headers = HTML | {"Referer": f"http://localhost{FORM_PAGE}"}
+    answer = ann.ask("POST", path, data={"csrf_token": ann.csrf}, headers=headers)
+    door = ann.client.get(answer.location, headers=HTML).text
+
+    assert answer.status_code == 302
+    assert DO_IT_AGAIN in door
+    assert f'name="next" value="{FORM_PAGE}"' in door
+
+
+@pytest.mark.parametrize(
+    "referrer", [f"http://evil.example{FORM_PAGE}", "http://localhost//evil.example", ""]
+)
+def test_a_form_of_no_page_of_ours_leads_back_to_the_front(app: Flask, referrer: str) -> None:
+    client = app.test_client()
+
+    answer = client.post("/account/tokens", headers=HTML | {"Referer": referrer})
+    door = client.get(answer.location, headers=HTML).text
+
+    assert DO_IT_AGAIN in door
+    assert 'name="next" value="/"' in door
+
+
+def test_a_form_of_an_old_page_is_to_be_loaded_again(ann: Person) -> None:
+    ann.csrf = "of another session"
+
+    answer = send(ann, "/account/tokens", name="x")
+
+    assert answer.status_code == 403
+    assert "This page is old: load it again." in answer.text
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -113,6 +165,35 @@ def test_too_many_attempts_are_told_at_the_door(app: Flask) -> None:
     assert [answer.status_code for answer in answers] == [401] * 10 + [429]
     assert "Too many attempts" in answers[-1].text
     assert int(answers[-1].headers["Retry-After"]) > 0
+
+
+def test_attempts_are_counted_by_the_name_in_the_form_whatever_a_header_says(app: Flask) -> None:
+    client = app.test_client()
+    form = {"password": "wrong", "csrf_token": csrf_of(client)}
+    names = ["ann", " ann", "Ann ", "ANN", "ann"] * 2 + ["ann"]
+
+    answers = [
+        client.post("/sign-in", data=form | {"username": name}, auth=(f"other{number}", "x"))
+        for number, name in enumerate(names)
+    ]
+
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+
+
+def test_the_right_password_of_one_name_forgives_no_other(app: Flask, store: Session) -> None:
+    make_user(store, "bob", password_hash=PASSWORD_HASH)
+    store.commit()
+    client = app.test_client()
+    form = {"username": "ann", "password": "wrong", "csrf_token": csrf_of(client)}
+    for _ in range(10):
+        client.post("/sign-in", data=form)
+
+    bob = form | {"username": "bob", "password": PASSWORD}
+    signed_in = client.post("/sign-in", data=bob, auth=("ann", "x"))
+    form["csrf_token"] = csrf_of(client)
+
+    assert signed_in.status_code == 302
+    assert client.post("/sign-in", data=form).status_code == 429
 
 
 def test_signing_out_ends_the_session(ann: Person) -> None:
@@ -554,6 +635,45 @@ def test_what_is_wrong_is_told_beside_its_field_and_nothing_is_stored(
     assert store.query(Job).count() == 1
 
 
+def test_a_job_of_somebody_else_is_repeated_as_ones_own_and_that_is_told(
+    ann: Person, signed_in: MakePerson, store: Session
+) -> None:
+    olga = signed_in("olga", Role.OPERATOR)
+    make_job(
+        store, ann.user, job_id="anns", estimated_seconds=1_234_567.0,
+        callback_url="https://host/told",
+    )  # fmt: skip
+    store.commit()
+
+    own, foreign = page_of(ann, "/submit?like=anns"), page_of(olga, "/submit?like=anns&owner=ann")
+
+    told = "anns is a job of ann; what you submit here is yours."
+    assert told in words_of(foreign)
+    assert told not in words_of(own)
+    assert 'name="estimated_seconds" value="1234567"' in own
+    assert 'name="callback_url" value="https://host/told"' in own
+    assert "&#34;estimated_seconds&#34;: 1234567.0" in page_of(ann, "/jobs/anns")
+
+
+def test_a_job_is_repeated_by_form_if_its_type_has_one(ann: Person, store: Session) -> None:
+    make_job(store, ann.user, job_id="known")
+    make_job(store, ann.user, job_id="unknown", type="scan", executor=Executor.PULL)
+    store.commit()
+
+    assert "Submit again" in page_of(ann, "/jobs/known")
+    page = page_of(ann, "/jobs/unknown")
+    assert "Submit again" not in page
+    assert "&#34;executor&#34;: &#34;pull&#34;" in page
+
+
+def test_who_runs_a_job_is_asked_where_there_is_a_choice(ann: Person, store: Session) -> None:
+    make_type(store, "either", executors=["celery", "pull"])
+    store.commit()
+
+    assert "<option>pull</option>" in page_of(ann, "/submit?type=either")
+    assert 'name="executor"' not in page_of(ann, "/submit?type=simulate")
+
+
 def test_viewers_are_offered_nothing_they_may_not_do(signed_in: MakePerson, store: Session) -> None:
     vera = signed_in("vera", Role.VIEWER)
 
@@ -605,6 +725,8 @@ def test_a_new_token_is_shown_on_one_page_only_and_kept_as_a_hash(
         ({"name": "x", "scopes": "everything"}, "scopes"),
         ({"name": "x", "scopes": "read", "days": "0"}, "expires_at"),
         ({"name": "x", "scopes": "read", "days": "soon"}, "expires_at"),
+        ({"name": "x", "scopes": "read", "days": "40000"}, "expires_at"),
+        ({"name": "x", "scopes": "read", "days": "9" * 5000}, "expires_at"),
     ],
 )
 def test_a_token_that_cannot_be_made_is_told_why(
@@ -614,6 +736,7 @@ def test_a_token_that_cannot_be_made_is_told_why(
 
     assert answer.status_code == 422
     assert f'id="{where}-error"' in answer.text
+    assert (where == "expires_at") == ("whole days, from 1 to 36,500." in answer.text)
     assert store.query(Token).count() == 0
 
 

@@ -257,6 +257,19 @@ def test_an_operator_makes_schedules_for_others(ann: Person, person: MakePerson)
         assert (refused.status_code, refused.json["code"]) == (422, "unknown_owner")
 
 
+def test_what_is_made_for_somebody_else_is_told_where_theirs_is(
+    ann: Person, person: MakePerson
+) -> None:
+    boss = person("boss", Role.OPERATOR)
+    boss.post("/schedules", NIGHTLY)
+
+    made = boss.post("/schedules", NIGHTLY | {"owner": "ann"})
+    run = boss.post("/schedules/nightly/run?owner=ann")
+
+    assert boss.get(made.headers["Location"]).json["owner"] == "ann"
+    assert boss.get(run.headers["Location"]).json["owner"] == "ann"
+
+
 @pytest.mark.parametrize("name", ["a/run", "100%", "a%2Frun", "ü x", "..", "run", "?", "a/b/c"])
 def test_any_printable_name_can_be_asked_for(ann: Person, name: str) -> None:
     made = ann.post("/schedules", NIGHTLY | {"name": name})

@@ -1,12 +1,15 @@
 """Sessions: signing in and out, what ends them, CSRF."""
 
+from dataclasses import replace
+
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
 from scheduler.models import User
+from scheduler.settings import Settings
 from scheduler.states import Role
-from tests.webapp.conftest import PASSWORD, MakePerson, Person, csrf_of, sign_in
+from tests.webapp.conftest import PASSWORD, MakeApp, MakePerson, Person, csrf_of, sign_in
 from webapp import access
 
 SIMULATE = {"type": "simulate"}
@@ -150,6 +153,59 @@ def test_signing_out_ends_the_session(signed_in: MakePerson) -> None:
     ann = signed_in("ann")
 
     ann.ask("POST", "/sign-out", data={"csrf_token": ann.csrf}, headers={"Accept": "text/html"})
+
+    assert ann.get("/me").status_code == 401
+
+
+def _sign_out(person: Person) -> None:
+    ended = person.ask("POST", "/sign-out", data={"csrf_token": person.csrf})
+    assert ended.status_code == 302
+
+
+def test_signing_out_ends_every_copy_of_the_session_and_no_other(
+    signed_in: MakePerson, app: Flask
+) -> None:
+    ann = signed_in("ann")
+    elsewhere, copy = app.test_client(), app.test_client()
+    sign_in(elsewhere, "ann")
+    copy.set_cookie("fairq_session", session_cookie(ann) or "")
+
+    before = copy.get("/me").status_code
+    _sign_out(ann)
+
+    assert (before, copy.get("/me").status_code) == (200, 401)
+    assert elsewhere.get("/me").status_code == 200
+
+
+def test_what_is_answered_meanwhile_does_not_undo_signing_out(signed_in: MakePerson) -> None:
+    ann = signed_in("ann")
+    ann.get("/account")
+
+    in_flight = ann.get("/account")
+
+    assert in_flight.status_code == 200
+    assert not in_flight.headers.getlist("Set-Cookie")
+
+
+def test_a_session_that_is_used_lasts_on_by_the_day(signed_in: MakePerson) -> None:
+    ann = signed_in("ann")
+    ann.get("/account")
+    with ann.client.session_transaction() as session:
+        session["renewed_on"] = "2026-01-01"
+
+    answers = [ann.get("/account") for _ in range(2)]
+
+    assert [len(answer.headers.getlist("Set-Cookie")) for answer in answers] == [1, 0]
+
+
+def test_signing_in_and_out_needs_no_broker(
+    signed_in: MakePerson, settings: Settings, make_app: MakeApp
+) -> None:
+    ann = signed_in("ann")
+    ann.client = make_app(replace(settings, redis_url="redis://127.0.0.1:1/0")).test_client()
+    ann.csrf = sign_in(ann.client, "ann")
+
+    _sign_out(ann)
 
     assert ann.get("/me").status_code == 401
 

@@ -328,6 +328,18 @@ def test_operators_submit_for_others(person: MakePerson) -> None:
     assert ann.get("/jobs/gift").json["owner"] == "ann"
 
 
+def test_a_job_for_somebody_else_is_told_where_theirs_is(person: MakePerson) -> None:
+    person("ann")
+    boss = person("boss", Role.OPERATOR)
+    body = {"type": "simulate", "job_id": "same"}
+    own = boss.post("/jobs", body)
+
+    theirs = boss.post("/jobs", body | {"owner": "ann"})
+
+    assert own.headers["Location"] == "/jobs/same"
+    assert boss.get(theirs.headers["Location"]).json["owner"] == "ann"
+
+
 def test_users_submit_for_nobody_else(person: MakePerson) -> None:
     ann, _ = person("ann"), person("bob")
 

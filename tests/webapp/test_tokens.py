@@ -260,6 +260,17 @@ def test_a_right_password_forgives_the_wrong_ones_before(app: Flask, person: Mak
     assert [make(app, "ann", "wrong").status_code for _ in range(9)] == [401] * 9
 
 
+def test_only_passwords_count_as_attempts(app: Flask, person: MakePerson) -> None:
+    ann = person("ann")
+    wanted = {"name": "x", "scopes": ["read"]}
+
+    anonymous = [app.test_client().post("/tokens", json=wanted) for _ in range(11)]
+    by_token = [ann.post("/tokens", wanted) for _ in range(11)]
+
+    assert {answer.status_code for answer in anonymous} == {401}
+    assert {answer.status_code for answer in by_token} == {201}
+
+
 def test_one_address_cannot_guess_for_every_name(
     app: Flask, store: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,14 +47,12 @@ def read_callbacks(job_id: str, query: OwnerPage) -> Response:
 )
 def retry_callback(job_id: str, query: OwnerQuery) -> Response:
     """At once and with fresh tries, even if it was delivered; one on its way is left on it."""
-    session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
-    if send_again(session, job.id):
-        audit.note_about_job("callbacks.retry", job)
-    found, _ = callbacks_of(session, job, limit=1)
+    audit.act_on_job("callbacks.retry", job, send_again)
+    found, _ = callbacks_of(db.session(), job, limit=1)
     if not found:
         raise Problem("nothing_to_send", "The job has not ended, or has no callback_url.")
-    session.commit()
+    db.session.commit()
     return answer(found[0])
 
 

@@ -17,10 +17,17 @@ from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
 from webapp.schemas.fleet import ResizeQuery, Stats, TypeList, WorkerAnswer, WorkerList
+from webapp.schemas.groundwork import Page
 from webapp.services import services
 from webapp.views.workers import workers_page
 
 bp = Resource("api_fleet", __name__)
+
+_operates = partial(
+    bp.route_of, "POST", scope=Scope.ADMIN, role=Role.OPERATOR, answers={200: WorkerAnswer}
+)
+_steers = partial(_operates, refuses=("worker_gone",))
+_resizes = partial(_operates, query=ResizeQuery, refuses=("worker_gone", "beyond_bounds"))
 
 
 @bp.route_of(
@@ -55,16 +62,7 @@ def list_workers() -> ResponseReturnValue:
     )
 
 
-@bp.route_of(
-    "POST",
-    "/workers/<name>/drain",
-    summary="Let a worker take no new work",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    answers={200: WorkerAnswer},
-    refuses=("worker_gone",),
-    audits="workers.drain",
-)
+@_steers("/workers/<name>/drain", summary="Let a worker take no new work", audits="workers.drain")
 def drain_worker(name: str) -> ResponseReturnValue:
     """It stays up, and what it runs goes on; its capacity is not offered any more.
 
@@ -75,32 +73,13 @@ def drain_worker(name: str) -> ResponseReturnValue:
     )
 
 
-@bp.route_of(
-    "POST",
-    "/workers/<name>/resume",
-    summary="Let a worker take work again",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    answers={200: WorkerAnswer},
-    refuses=("worker_gone",),
-    audits="workers.resume",
-)
+@_steers("/workers/<name>/resume", summary="Let a worker take work again", audits="workers.resume")
 def resume_worker(name: str) -> ResponseReturnValue:
     """Its capacity is offered again."""
     return _steered(steering.steer(name, "resume", fleet.resume), "takes jobs again")
 
 
-@bp.route_of(
-    "POST",
-    "/workers/<name>/grow",
-    summary="Let a worker have more processes",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    query=ResizeQuery,
-    answers={200: WorkerAnswer},
-    refuses=("worker_gone", "beyond_bounds"),
-    audits="workers.grow",
-)
+@_resizes("/workers/<name>/grow", summary="Let a worker have more processes", audits="workers.grow")
 def grow_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
     """Within the bounds it was started with; it starts them as there is work.
 
@@ -109,16 +88,8 @@ def grow_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
     return _resized(name, by=query.processes)
 
 
-@bp.route_of(
-    "POST",
-    "/workers/<name>/shrink",
-    summary="Let a worker have fewer processes",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    query=ResizeQuery,
-    answers={200: WorkerAnswer},
-    refuses=("worker_gone", "beyond_bounds"),
-    audits="workers.shrink",
+@_resizes(
+    "/workers/<name>/shrink", summary="Let a worker have fewer processes", audits="workers.shrink"
 )
 def shrink_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
     """Within the bounds it was started with; a process that runs a job ends after it.
@@ -129,12 +100,19 @@ def shrink_worker(name: str, query: ResizeQuery) -> ResponseReturnValue:
 
 
 @bp.route_of(
-    "GET", "/types", summary="List the job types", scope=Scope.READ, answers={200: TypeList}
+    "GET",
+    "/types",
+    summary="List the job types",
+    scope=Scope.READ,
+    query=Page,
+    answers={200: TypeList},
+    refuses=("invalid_cursor",),
 )
-def list_types() -> Response:
-    """What can be submitted, with the schema of each payload."""
-    found = queries.job_types(db.session())
-    return answer({"types": [serialise.type_to_json(one, dict(retry.DEFAULTS)) for one in found]})
+def list_types(query: Page) -> Response:
+    """What can be submitted, with the schema of each payload, by name."""
+    found, cursor = queries.page_of_types(db.session(), limit=query.limit, cursor=query.cursor)
+    told = [serialise.type_to_json(one, dict(retry.DEFAULTS)) for one in found]
+    return answer({"types": told, "next_cursor": cursor})
 
 
 @bp.route_of("GET", "/stats", summary="Read figures", scope=Scope.READ, answers={200: Stats})

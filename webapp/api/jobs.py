@@ -1,6 +1,7 @@
 """Submitting, listing, reading and cancelling jobs, and running them again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flask import Response, request, url_for
@@ -65,8 +66,14 @@ def submit_job(body: JobRequest) -> Response:
     job = _submitted_to_json(intake)[0]
     finish(intake.moves)
     response = answer(job, 200 if job["duplicate"] else 201)
-    response.headers["Location"] = url_for("api_jobs.read_job", job_id=job["job_id"])
+    response.headers["Location"] = location_of(job)
     return response
+
+
+def location_of(job: Mapping[str, Any]) -> str:
+    """Return the address of *job*, as it is answered, for the caller."""
+    owner = access.unless_caller(job["owner"])
+    return url_for("api_jobs.read_job", job_id=job["job_id"], owner=owner)
 
 
 @bp.route_of(
@@ -244,14 +251,11 @@ def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
     A job keeps the time it has waited, unless it is put off until `run_at`. Of one that waits for
     its backoff, that is when its next attempt is due.
     """
-    session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
-    moves = change(session, job.id, _change_of(body))
-    session.refresh(job)
+    moves = audit.act_on_job("jobs.change", job, partial(change, wanted=_change_of(body)))
     if not moves:
         detail = f"The job is {job.status}; only a job that waits can be changed."
         raise Problem("not_changeable", detail)
-    audit.note_about_job("jobs.change", job)
     answered = one_to_json(job)
     finish(moves)
     return answer(answered)
@@ -270,14 +274,10 @@ def change_job(job_id: str, body: JobPatch, query: OwnerQuery) -> Response:
 )
 def cancel_job(job_id: str, query: OwnerQuery) -> Response:
     """A waiting job is cancelled at once, a running one as soon as it has stopped."""
-    session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
-    moves = cancel(session, job.id)
-    session.refresh(job)
+    moves = audit.act_on_job("jobs.cancel", job, cancel)
     if not moves and is_final(JobStatus(job.status)):
         raise Problem("not_cancellable", f"The job is {job.status}.")
-    if moves:
-        audit.note_about_job("jobs.cancel", job)
     answered = one_to_json(job)
     finish(moves)
     return answer(answered)
@@ -299,12 +299,10 @@ def retry_job(job_id: str, query: OwnerQuery) -> ResponseReturnValue:
 
     A form is led back to where its button was.
     """
-    session = db.session()
     job = access.find_job(access.require(), job_id, query.owner)
-    moves = run_again(session, [job.id])
-    session.refresh(job)
-    if moves:
-        audit.note_about_job("jobs.retry", job)
+    moves = audit.act_on_job(
+        "jobs.retry", job, lambda session, number: run_again(session, [number])
+    )
     if prefers_html():
         return retried(job, moves)
     if not moves:
@@ -342,14 +340,13 @@ def read_logs(job_id: str, query: LogsQuery) -> Response:
     summary="Read every attempt at a job",
     scope=Scope.READ,
     answers={200: AttemptList},
-    query=OwnerQuery,
-    refuses=("ambiguous_job_id",),
+    query=OwnerPage,
+    refuses=("invalid_cursor", "ambiguous_job_id"),
 )
-def read_attempts(job_id: str, query: OwnerQuery) -> Response:
+def read_attempts(job_id: str, query: OwnerPage) -> Response:
     """First to last, each with its own error."""
-    job = access.find_job(access.require(), job_id, query.owner)
-    tries = queries.attempts(db.session(), job)
-    return answer({"attempts": [serialise.attempt_to_json(one) for one in tries]})
+    read, to_json = queries.page_of_attempts, serialise.attempt_to_json
+    return _page_of(job_id, query, "attempts", read, to_json)
 
 
 @bp.route_of(

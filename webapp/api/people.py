@@ -14,6 +14,7 @@ from webapp.answers import answer, utc
 from webapp.endpoints import Resource
 from webapp.errors import not_found
 from webapp.extensions import db
+from webapp.schemas.groundwork import Page
 from webapp.schemas.people import (
     GroupAnswer,
     GroupList,
@@ -60,12 +61,15 @@ def read_usage() -> Response:
     summary="List accounts",
     scope=Scope.ADMIN,
     role=Role.ADMIN,
+    query=Page,
     answers={200: UserList},
+    refuses=("invalid_cursor",),
 )
-def list_users() -> Response:
+def list_users(query: Page) -> Response:
     """Every account, by name."""
-    found = queries.users(db.session())
-    return answer({"users": [_user_to_json(user, group) for user, group in found]})
+    found, cursor = queries.page_of_users(db.session(), limit=query.limit, cursor=query.cursor)
+    told = [_user_to_json(user, group) for user, group in found]
+    return answer({"users": told, "next_cursor": cursor})
 
 
 @bp.route_of(
@@ -154,12 +158,17 @@ def resume_user(username: str) -> Response:
     summary="List groups",
     scope=Scope.ADMIN,
     role=Role.ADMIN,
+    query=Page,
     answers={200: GroupList},
+    refuses=("invalid_cursor",),
 )
-def list_groups() -> Response:
-    """Every group with its members."""
-    found = queries.groups(db.session())
-    return answer({"groups": [_group_to_json(group, members) for group, members in found]})
+def list_groups(query: Page) -> Response:
+    """Every group with its members, by name."""
+    session = db.session()
+    found, cursor = queries.page_of_groups(session, limit=query.limit, cursor=query.cursor)
+    members = queries.members(session, found)
+    told = [_group_to_json(group, members[group.id]) for group in found]
+    return answer({"groups": told, "next_cursor": cursor})
 
 
 @bp.route_of(
@@ -218,7 +227,7 @@ def _keep(changed: User | Group, status: int = 200) -> Response:
     if isinstance(changed, User):
         answered = _user_to_json(changed, _group_of(changed))
     else:
-        answered = _group_to_json(changed, queries.members(session, changed))
+        answered = _group_to_json(changed, queries.members(session, [changed])[changed.id])
     session.commit()
     services().announcer.wake()
     return answer(answered, status)

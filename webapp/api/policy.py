@@ -1,5 +1,6 @@
 """The policy: read and changed version by version, tried out, and paused in part."""
 
+from functools import partial
 from typing import Any
 
 from flask import Response
@@ -32,6 +33,15 @@ from webapp.schemas.policy import (
 from webapp.services import services
 
 bp = Resource("api_policy", __name__)
+
+_pauses = partial(
+    bp.route_of,
+    "POST",
+    scope=Scope.ADMIN,
+    role=Role.OPERATOR,
+    answers={200: PauseAnswer},
+    refuses=("policy_conflict",),
+)
 
 
 @bp.route_of(
@@ -108,61 +118,25 @@ def preview_policy(body: PolicyDraft) -> Response:
     return answer(policies.preview(db.engine, body))
 
 
-@bp.route_of(
-    "POST",
-    "/queues/<name>/pause",
-    summary="Pause a class",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    answers={200: PauseAnswer},
-    refuses=("policy_conflict",),
-    audits="queues.pause",
-)
+@_pauses("/queues/<name>/pause", summary="Pause a class", audits="queues.pause")
 def pause_queue(name: str) -> Response:
     """No more of its jobs are admitted; those admitted go on."""
     return _pause_class(name, paused=True)
 
 
-@bp.route_of(
-    "POST",
-    "/queues/<name>/resume",
-    summary="Resume a class",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    answers={200: PauseAnswer},
-    refuses=("policy_conflict",),
-    audits="queues.resume",
-)
+@_pauses("/queues/<name>/resume", summary="Resume a class", audits="queues.resume")
 def resume_queue(name: str) -> Response:
     """Its jobs are admitted again."""
     return _pause_class(name, paused=False)
 
 
-@bp.route_of(
-    "POST",
-    "/types/<name>/pause",
-    summary="Pause a job type",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    answers={200: PauseAnswer},
-    refuses=("policy_conflict",),
-    audits="types.pause",
-)
+@_pauses("/types/<name>/pause", summary="Pause a job type", audits="types.pause")
 def pause_jobs_of_type(name: str) -> Response:
     """No more of its jobs are admitted; also for a type that no worker has registered yet."""
     return _pause_type(name, paused=True)
 
 
-@bp.route_of(
-    "POST",
-    "/types/<name>/resume",
-    summary="Resume a job type",
-    scope=Scope.ADMIN,
-    role=Role.OPERATOR,
-    answers={200: PauseAnswer},
-    refuses=("policy_conflict",),
-    audits="types.resume",
-)
+@_pauses("/types/<name>/resume", summary="Resume a job type", audits="types.resume")
 def resume_jobs_of_type(name: str) -> Response:
     """Its jobs are admitted again."""
     return _pause_type(name, paused=False)

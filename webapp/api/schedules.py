@@ -1,5 +1,7 @@
 """Schedules: templates of jobs that are made at certain times."""
 
+from http import HTTPStatus
+
 from flask import Response, url_for
 from flask.typing import ResponseReturnValue
 
@@ -8,6 +10,7 @@ from scheduler.models import Schedule, User
 from scheduler.states import Role, Scope
 from webapp import access, queries, schedules, serialise
 from webapp.answers import answer
+from webapp.api.jobs import location_of
 from webapp.endpoints import Resource
 from webapp.errors import prefers_html
 from webapp.extensions import db
@@ -77,9 +80,7 @@ def make_schedule(body: ScheduleRequest) -> Response:
     session = db.session()
     account = access.require()
     schedule = schedules.add(session, account, body, now=clock.now())
-    response = _kept(schedule, 201)
-    response.headers["Location"] = url_for("api_schedules.read_schedule", name=schedule.name)
-    return response
+    return _kept(schedule, 201)
 
 
 @bp.route_of(
@@ -163,14 +164,18 @@ def run_schedule(name: str, query: OwnerQuery) -> Response:
     job = serialise.job_to_json(views[made.ids[0]], now=clock.now()) | {"duplicate": is_there}
     finish(made.moves)
     response = answer(job, 200 if is_there else 201)
-    response.headers["Location"] = url_for("api_jobs.read_job", job_id=job["job_id"])
+    response.headers["Location"] = location_of(job)
     return response
 
 
 def _kept(schedule: Schedule, status: int = 200) -> Response:
-    """Commit, and answer with what is kept."""
+    """Commit, and answer with what is kept, and where if it is new."""
     session = db.session()
     owner = session.get_one(User, schedule.owner_id).username
     told = schedules.schedule_to_json(schedule, owner, now=clock.now())
     session.commit()
-    return answer(told, status)
+    response = answer(told, status)
+    if status == HTTPStatus.CREATED:
+        named = {"name": told["name"], "owner": access.unless_caller(owner)}
+        response.headers["Location"] = url_for("api_schedules.read_schedule", **named)
+    return response

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from flask import Response, request
+from werkzeug.datastructures import Authorization
 
 from scheduler import clock
 from scheduler.models import Token
@@ -14,6 +15,7 @@ from webapp.answers import answer, utc
 from webapp.endpoints import Resource, protect_session
 from webapp.errors import FieldError, Problem, not_found, unauthenticated
 from webapp.extensions import db
+from webapp.schemas.groundwork import Page
 from webapp.schemas.people import PASSWORD_LIMIT
 from webapp.schemas.tokens import NewToken, TokenList, TokenRequest
 
@@ -21,12 +23,30 @@ bp = Resource("api_tokens", __name__)
 
 
 @bp.route_of(
-    "GET", "/tokens", summary="List your tokens", scope=Scope.READ, answers={200: TokenList}
+    "GET",
+    "/tokens",
+    summary="List your tokens",
+    scope=Scope.READ,
+    query=Page,
+    answers={200: TokenList},
+    refuses=("invalid_cursor",),
 )
-def list_tokens() -> Response:
+def list_tokens(query: Page) -> Response:
     """Newest first, without their secrets."""
-    tokens = queries.tokens_of(db.session(), access.require().id)
-    return answer({"tokens": [token_to_json(token) for token in tokens]})
+    found, cursor = queries.page_of_tokens(
+        db.session(), access.require().id, limit=query.limit, cursor=query.cursor
+    )
+    return answer({"tokens": [token_to_json(token) for token in found], "next_cursor": cursor})
+
+
+def _basic() -> Authorization | None:
+    given = request.authorization
+    return given if given is not None and given.type == "basic" else None
+
+
+def _name_tried() -> str | None:
+    basic = _basic()
+    return None if basic is None else basic.username or ""
 
 
 @bp.route_of(
@@ -39,7 +59,7 @@ def list_tokens() -> Response:
     answers={201: NewToken},
     refuses=("rate_limited",),
 )
-@access.limit_sign_in
+@access.limit_sign_in(_name_tried)
 def make_token(body: TokenRequest) -> Response:
     """The secret is in this answer only. HTTP Basic with username and password is accepted here."""
     account = _maker()
@@ -109,8 +129,8 @@ def token_to_json(token: Token) -> dict[str, Any]:
 
 def _maker() -> Account:
     """Return who makes the token: by password, or as everywhere."""
-    credentials = request.authorization
-    if credentials is None or credentials.type != "basic":
+    credentials = _basic()
+    if credentials is None:
         if access.caller() is None:
             raise unauthenticated("Sign in, or send username and password.", basic=True)
         account = access.require(Scope.ADMIN)

@@ -99,9 +99,10 @@ class TypeAnswer(Answer):
 
 
 class TypeList(Answer):
-    """Every kind of job."""
+    """One page of the kinds of job."""
 
     types: list[TypeAnswer]
+    next_cursor: str | None
 
 
 class Spread(Answer):

@@ -12,6 +12,7 @@ BATCH_LIMIT = 10_000
 PAGE_DEFAULT, PAGE_LIMIT = 50, 500
 COUNT_LIMIT = 1_000_000_000  # more than a database can hold breaks it
 NAMES_LIMIT = 1_000
+CURSOR_LIMIT = 2_000  # room for the longest name, encoded
 
 SearchText = Annotated[str, Field(max_length=200)]
 
@@ -42,7 +43,7 @@ class Page(Query):
     """Which part of a list."""
 
     limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = PAGE_DEFAULT
-    cursor: Annotated[str, Field(max_length=200)] | None = None
+    cursor: Annotated[str, Field(max_length=CURSOR_LIMIT)] | None = None
 
 
 class OwnerQuery(Query):

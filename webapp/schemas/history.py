@@ -50,9 +50,10 @@ class AttemptAnswer(Answer):
 
 
 class AttemptList(Answer):
-    """Every try at a job, first to last."""
+    """One page of the tries at a job, first to last."""
 
     attempts: list[AttemptAnswer]
+    next_cursor: str | None
 
 
 class EventAnswer(Answer):

@@ -87,9 +87,10 @@ class UserAnswer(Answer):
 
 
 class UserList(Answer):
-    """Every account."""
+    """One page of the accounts."""
 
     users: list[UserAnswer]
+    next_cursor: str | None
 
 
 class Me(UserAnswer):
@@ -157,6 +158,7 @@ class GroupAnswer(Answer):
 
 
 class GroupList(Answer):
-    """Every group."""
+    """One page of the groups."""
 
     groups: list[GroupAnswer]
+    next_cursor: str | None

@@ -8,6 +8,9 @@ from scheduler.job_request import Instant, Name, Request
 from scheduler.states import Scope
 from webapp.schemas.groundwork import Answer
 
+DAYS_LIMIT = 36_500
+"""A token that a person makes ends within so many days, if it ends."""
+
 
 def _tell_no_uniqueness(schema: dict[str, Any]) -> None:
     """A word that is given twice is taken once."""
@@ -40,6 +43,7 @@ class NewToken(TokenAnswer):
 
 
 class TokenList(Answer):
-    """The caller's tokens."""
+    """One page of the caller's tokens."""
 
     tokens: list[TokenAnswer]
+    next_cursor: str | None

@@ -13,8 +13,8 @@ from scheduler.states import Scope
 from webapp import access
 from webapp.audience import client_of_request
 from webapp.connection import connection_of
+from webapp.cursors import read_cursor
 from webapp.errors import Problem, unauthenticated
-from webapp.queries import read_cursor
 from webapp.services import services
 from webapp.streams import channel, opening
 from webapp.streams.home import streams_of

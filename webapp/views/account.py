@@ -1,5 +1,6 @@
 """A reader's own account: limits and tokens."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -17,14 +18,14 @@ from webapp.api.tokens import add_token
 from webapp.bodies import parse_body
 from webapp.errors import Problem, not_found
 from webapp.extensions import db
-from webapp.schemas.tokens import TokenRequest
+from webapp.schemas.tokens import DAYS_LIMIT, TokenRequest
 from webapp.views import frame
 
 bp = Blueprint("account", __name__)
 
 Errors = dict[str, list[str]]
 
-_DAYS_LIMIT = 36_500
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,12}")
 
 _SCOPES = (
     (Scope.READ, "see your jobs and follow them live"),
@@ -122,7 +123,7 @@ def _token_body(given: MultiDict[str, str]) -> dict[str, Any]:
     days = given.get("days", "").strip()
     if not days:
         return body
-    if not days.isdecimal() or not 1 <= int(days) <= _DAYS_LIMIT:
+    if not _WHOLE_NUMBER.fullmatch(days) or not 1 <= int(days) <= DAYS_LIMIT:
         return body | {"expires_at": days}
     return body | {"expires_at": clock.now() + timedelta(days=int(days))}
 
@@ -139,7 +140,7 @@ def _errors(problem: Problem) -> Errors:
 def _words(control: str, message: str) -> str:
     """Say in the form's own terms what the request's terms say about instants and sets."""
     if control == "expires_at":
-        return "This is a number of whole days, 1 or more."
+        return f"This is a number of whole days, from 1 to {DAYS_LIMIT:,}."
     if control == "scopes":
         return "Choose at least one."
     return message

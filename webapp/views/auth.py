@@ -1,12 +1,19 @@
 """Signing in and out, and the choice of theme."""
 
-from flask import Blueprint, make_response, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    get_flashed_messages,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
-from flask_login import logout_user
 
-from webapp import access
-from webapp.errors import retry_after
+from webapp import access, sessions
+from webapp.errors import AT_THE_DOOR, rate_limited, retry_after
 from webapp.schemas.people import PASSWORD_LIMIT
 from webapp.services import services
 from webapp.views import frame
@@ -25,28 +32,35 @@ def sign_in() -> ResponseReturnValue:
     target = frame.safe_target(request.args.get("next"))
     if access.caller() is not None:
         return redirect(target)
-    return _door(target)
+    told = map(str, get_flashed_messages(category_filter=[AT_THE_DOOR]))
+    return _door(target, problem=" ".join(told))
+
+
+def _name_tried() -> str:
+    return request.form.get("username", "").strip()
 
 
 @bp.post("/sign-in")
-@access.limit_sign_in
+@access.limit_sign_in(_name_tried)
 def try_password() -> ResponseReturnValue:
     """Open a session for the right password; never tell which half was wrong."""
     target = frame.safe_target(request.form.get("next"))
-    username, password = request.form.get("username", ""), request.form.get("password", "")
-    fits = len(password) <= PASSWORD_LIMIT and "\0" not in username
-    account = access.check_password(username.strip(), password) if fits else None
+    password = request.form.get("password", "")
+    fits = len(password) <= PASSWORD_LIMIT
+    account = access.check_password(_name_tried(), password) if fits else None
     if account is None:
-        return _door(target, username=username, problem=_WRONG), 401
+        return _door(target, username=_name_tried(), problem=_WRONG), 401
     access.open_session(account)
     return redirect(target)
 
 
 @bp.errorhandler(RateLimitExceeded)
 def too_many(error: RateLimitExceeded) -> ResponseReturnValue:
-    """Say at the door that it stays shut for a while."""
+    """Say at the door that it stays shut for a while; other limits are told as elsewhere."""
+    if request.endpoint != "auth.try_password":
+        return rate_limited(error)
     target = frame.safe_target(request.form.get("next"))
-    answer = _door(target, username=request.form.get("username", ""), problem=_TOO_MANY)
+    answer = _door(target, username=_name_tried(), problem=_TOO_MANY)
     return answer, 429, {"Retry-After": retry_after(error)}
 
 
@@ -54,8 +68,7 @@ def too_many(error: RateLimitExceeded) -> ResponseReturnValue:
 @frame.page
 def sign_out() -> ResponseReturnValue:
     """End the session."""
-    logout_user()
-    session.clear()
+    sessions.end()
     return redirect(url_for("auth.sign_in"))
 
 

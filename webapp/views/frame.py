@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from flask import g, redirect, request, url_for
+from flask import g, request, url_for
 from flask.sansio.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
@@ -15,6 +15,7 @@ from scheduler import clock
 from scheduler.states import Role
 from webapp import access, dead_letters, live_messages
 from webapp.access import Account
+from webapp.errors import to_the_door
 from webapp.extensions import db
 from webapp.views import reads
 
@@ -57,7 +58,7 @@ def page(view: View) -> View:
     @functools.wraps(view)
     def guarded(**values: Any) -> ResponseReturnValue:
         if access.caller() is None:
-            return redirect(url_for("auth.sign_in", next=request.full_path.rstrip("?")))
+            return to_the_door()
         answer: ResponseReturnValue = view(**values)
         return answer
 

@@ -60,8 +60,8 @@ def was_put_off(tries: Sequence[Attempt]) -> bool:
 
 
 def submission_of(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what to submit to get another job like *job*, as an answer describes it."""
-    kept = ("description", "tags", "callback_url")
+    """Return what to submit to get another job like *job*, as a page describes it."""
+    kept = ("description", "tags", "depends_on", "estimated_seconds", "callback_url")
     return {
         "type": job["type"],
         "payload": job["payload"],
@@ -69,7 +69,7 @@ def submission_of(job: Mapping[str, Any]) -> dict[str, Any]:
         "resource_requirements": job["resource_requirements"],
         "timeout_seconds": job["timeout_seconds"],
         "retry_config": job["retry_config"],
-        **({"depends_on": job["depends_on"]} if job["depends_on"] else {}),
+        "executor": job["executor"],
         **{name: job[name] for name in kept if job[name]},
     }
 

@@ -58,6 +58,7 @@ def job_page(job: Job) -> Response:
     tries = queries.attempts(session, job)
     moves, _ = queries.events(session, job, limit=EVENTS_SHOWN)
     around: dict[str, Any] = {
+        "may_be_repeated": session.get(JobType, job.type) is not None,
         "dead_letter": _dead_letter(account, job),
         "was_put_off": history.was_put_off(tries),
         "attempts_used": job.attempt - job.attempts_forgiven,
@@ -85,7 +86,10 @@ def submit() -> ResponseReturnValue:
         job = access.find_job(account, like, request.args.get("owner"))
         view = queries.one_job(db.session(), services().redis, job)
         model = history.submission_of(listing.jobs_to_json([view])[0])
-        return _form_page(JobForm.like(_type(job.type), model))
+        form = JobForm.like(_type(job.type), model)
+        if job.owner_id != account.id:
+            flash(f"{job.job_id} is a job of {view.owner}; what you submit here is yours.")
+        return _form_page(form)
     if kind is not None:
         return _form_page(JobForm.empty(_type(kind)))
     frame.reader()
@@ -117,12 +121,9 @@ def submit_form() -> ResponseReturnValue:
 @frame.page
 def cancel(job_id: str) -> ResponseReturnValue:
     """Cancel a job, then go back to where the button was."""
-    account, session = access.require(role=Role.USER), db.session()
+    account = access.require(role=Role.USER)
     job = access.find_job(account, job_id, request.args.get("owner"))
-    moves = cancellation.cancel(session, job.id)
-    session.refresh(job)
-    if moves:
-        audit.note_about_job("jobs.cancel", job)
+    moves = audit.act_on_job("jobs.cancel", job, cancellation.cancel)
     _flash_outcome(job, asked=bool(moves))
     finish(moves)
     return _back_from(job)

@@ -129,6 +129,7 @@ def jobs_to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
     return [
         serialise.job_to_json(view, now=now)
         | {"reason_job_id": view.job.reason_job_id, "due_at": view.job.due_at}
+        | {"estimated_seconds": view.job.estimated_seconds}
         for view in views
     ]
 

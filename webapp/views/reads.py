@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from scheduler.clock import to_rfc3339
 from scheduler.events import Standing, read_standings
-from scheduler.models import Active, Job, JobEvent, JobLog, Ready, User
-from scheduler.states import DISCARD, FINISHED, UNFINISHED, JobClass, JobStatus
+from scheduler.models import Active, Job, JobEvent, JobLog, User
+from scheduler.states import DISCARD, FINISHED, UNFINISHED, JobStatus
 from scheduler.store import fleet
 from webapp import figures, queries, serialise
 
@@ -171,12 +171,6 @@ def queue_bodies(
     }
 
 
-def depths(session: Session) -> dict[str, int]:
-    """Return how many jobs could start now, by class."""
-    rows = session.execute(select(Ready.job_class, func.count()).group_by(Ready.job_class))
-    return {str(name): 0 for name in JobClass} | dict(rows.all())
-
-
 def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
     """Return the state of the fleet as it is told to operators every second."""
     live = {worker.name for worker in fleet.live_workers(session)}
@@ -185,7 +179,7 @@ def fleet_body(session: Session, now: datetime) -> dict[str, Any]:
         "at": to_rfc3339(now),
         "capacity": figures.offer(fleet.capacity(session)),
         "reserved": figures.reserved(session),
-        "depths": depths(session),
+        "depths": figures.depths(session, true()),
         "workers": [
             {
                 "name": worker.name,

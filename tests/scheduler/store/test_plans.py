@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, event, func, s
 from sqlalchemy.orm import Session
 
 from scheduler.callback import Reply
-from scheduler.models import Job, JobEvent, JobLog, Schedule, Searched, User
+from scheduler.models import Group, Job, JobEvent, JobLog, Schedule, Searched, User
 from scheduler.states import PENDING, Condition, FeedKind, JobStatus, Overlap, Role
 from scheduler.store import (
     admission,
@@ -52,6 +52,7 @@ from tests.factories import (
 )
 from webapp import access, dead_letters, figures, metrics, queries, usage, workflows
 from webapp.access import Account
+from webapp.cursors import write_cursor
 
 S = JobStatus
 LARGE = {
@@ -587,9 +588,19 @@ PAGES: dict[str, Callable[[Filled], Select[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PAGES)
+READS: dict[str, Callable[[Filled], object]] = {
+    "accounts": lambda f: queries.page_of_users(f.session, limit=50, cursor=write_cursor("other5")),
+    "groups": lambda f: queries.members(f.session, f.session.query(Group).all()),
+    "attempts at a job": lambda f: queries.page_of_attempts(
+        f.session, f.session.get_one(Job, f.jobs[S.FAILED][0]), limit=50, cursor=None
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*PAGES, *READS])
 def test_a_list_reads_no_large_table_from_end_to_end(filled: Filled, name: str) -> None:
-    statements = _statements(filled, lambda f: [f.session.execute(PAGES[name](f))])
+    read = READS.get(name) or (lambda f: [f.session.execute(PAGES[name](f))])
+    statements = _statements(filled, read)
 
     for statement, parameters in statements:
         for plan in _plans(filled.session.connection(), statement, parameters):
