@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import PHONE, WIDE, Visit, Visitor, sign_in, watched_page
+from tests.browser.test_watching import REFRESH
 from tests.services import Stack
 from tests.system.client import Client
 from webapp import presentation
@@ -229,7 +230,7 @@ def test_a_token_is_shown_once_and_works_until_it_is_deleted(visit: Visit) -> No
     secret = page.locator("#secret").inner_text()
     me = {"Authorization": f"Bearer {secret}"}
     assert ann.context.request.get(ann.url + "/me", headers=me).ok
-    assert page.evaluate("async () => (await import('/static/js/refresh.js')).now()")
+    assert page.evaluate(REFRESH)
     assert page.locator("#secret").inner_text() == secret  # live news do not take it away
 
     ann.open("/account")

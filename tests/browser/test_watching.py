@@ -13,6 +13,8 @@ from tests.services import Stack
 from tests.system.client import Client
 
 SLOW = {"duration_seconds": 8, "steps": 40}
+REFRESH = "async () => (await import('/static/js/refresh.js')).now()"
+"""Brings the page up to date at once, and tells whether it is."""
 
 
 def test_a_job_is_watched_from_its_submission_to_its_end(visit: Visit, stack: Stack) -> None:
@@ -126,6 +128,26 @@ def test_a_running_job_is_stopped_after_a_question(visit: Visit) -> None:
     page.get_by_role("button", name="Yes").click()
 
     expect(row.locator("[data-status-chip]")).to_have_text("cancelled")
+
+
+def test_what_is_answered_is_what_was_asked_though_the_job_has_moved_on(visit: Visit) -> None:
+    ann = visit()
+    job_id = f"asked-{ann.name}"
+    ann.scripts.submit(job_id=job_id, payload={"duration_seconds": 60})
+    page = ann.open()
+    row = page.locator("[data-row]", has_text=job_id)
+    chip = row.locator("[data-status-chip]")
+    expect(chip).to_have_text("running")
+
+    row.get_by_role("button", name=f"Cancel {job_id}").click()
+    ann.scripts.call("PATCH", f"/jobs/{job_id}/cancel")
+    expect(chip).to_have_text("cancelled")
+    assert not page.evaluate(REFRESH)  # the page waits for the answer
+    page.get_by_role("button", name="Yes").click()
+
+    expect(page.locator(".toast")).to_contain_text("Not cancelled")
+    expect(row.get_by_role("button", name=f"Retry {job_id}")).to_be_visible()
+    assert ann.scripts.get(f"/jobs/{job_id}")["status"] == "cancelled"
 
 
 def test_what_happened_while_the_server_was_away_is_shown_when_it_is_back(

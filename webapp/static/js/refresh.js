@@ -19,9 +19,12 @@ export function onRefresh(listener) {
   listeners.push(listener);
 }
 
+/** Tell whether a reader is being asked something: the page stays as it was when they were asked. */
+const isAsking = () => document.querySelector("dialog[open]") !== null;
+
 /** Update soon; calls that come together share one update. A hidden page waits until it is seen. */
 export function request() {
-  if (document.hidden) {
+  if (document.hidden || isAsking()) {
     stale = true;
   } else if (timer === null) {
     timer = setTimeout(now, Math.max(GATHER, last + PAUSE - performance.now()));
@@ -61,7 +64,12 @@ async function load() {
     return false;
   }
   if (!response.ok) return false;
-  apply(new DOMParser().parseFromString(await response.text(), "text/html"));
+  const text = await response.text();
+  if (isAsking()) {
+    stale = true;
+    return false;
+  }
+  apply(new DOMParser().parseFromString(text, "text/html"));
   return true;
 }
 
@@ -82,3 +90,5 @@ function apply(fresh) {
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && stale) now();
 });
+
+document.addEventListener("close", () => stale && request(), { capture: true }); // of a dialog
