@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from tests.browser.conftest import Visit, Visitor
 from tests.browser.wire import Wire
@@ -15,6 +15,8 @@ from tests.system.client import Client
 SLOW = {"duration_seconds": 8, "steps": 40}
 REFRESH = "async () => (await import('/static/js/refresh.js')).now()"
 """Brings the page up to date at once, and tells whether it is."""
+CUT_OFF = "41"
+"""What Socket.IO sends to whoever may no longer listen."""
 
 
 def test_a_job_is_watched_from_its_submission_to_its_end(visit: Visit, stack: Stack) -> None:
@@ -207,6 +209,57 @@ def test_the_page_goes_on_by_itself_while_the_broker_is_away(visit: Visit, wire:
 
     expect(page.locator("[data-live-state]")).to_have_text("Live")
     expect(page.locator("[data-live-banner]")).to_be_hidden()
+    assert is_marked(page)
+
+
+def test_a_page_opened_while_the_broker_is_away_says_so(visit: Visit, wire: Wire) -> None:
+    page = visit().open()
+    wire.cut()
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
+
+    page.reload()
+    expect(page.locator("[data-live-banner]")).to_contain_text("Live updates pause")
+    assert page.evaluate(REFRESH)
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
+    wire.mend()
+
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+
+
+def test_a_page_that_could_not_be_loaded_again_says_so_and_tries_again(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open()
+    mark(page)
+
+    page.route(f"{ann.url}/", lambda route: route.abort())
+    ann.scripts.submit(job_id=f"unseen-{ann.name}", delay_seconds=3600)
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
+    page.unroute(f"{ann.url}/")
+
+    expect(page.locator("[data-row]")).to_contain_text(f"unseen-{ann.name}")
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+    assert is_marked(page)
+
+
+def test_a_page_that_the_server_has_cut_off_comes_back(visit: Visit) -> None:
+    ann = visit()
+    connections: list[WebSocketRoute] = []
+
+    def carry(connection: WebSocketRoute) -> None:
+        connection.connect_to_server()
+        connections.append(connection)
+
+    ann.page.route_web_socket("**/socket.io/**", carry)
+    page = ann.open()
+    mark(page)
+
+    connections[-1].send(CUT_OFF)
+    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+
+    ann.context.clear_cookies()
+    connections[-1].send(CUT_OFF)
+    expect(page.locator("[data-live-banner]")).to_contain_text("You are signed out.")
     assert is_marked(page)
 
 
