@@ -581,6 +581,22 @@ def test_cancelling_leads_back_to_where_the_button_was(ann: Person, store: Sessi
     assert "done had finished before." in said
 
 
+def test_a_job_that_was_asked_to_stop_says_so_and_is_not_asked_again(
+    ann: Person, store: Session
+) -> None:
+    make_job(store, ann.user, JobStatus.RUNNING, job_id="runs", progress_message="at row 7")
+    store.commit()
+    before = page_of(ann)
+    send(ann, "/jobs/runs/cancel")
+
+    for page in (page_of(ann), page_of(ann, "/jobs/runs")):
+        assert "Stopping" in words_of(page)
+        assert "at row 7" not in words_of(page)
+        assert 'action="/jobs/runs/cancel"' not in page
+    assert 'action="/jobs/runs/cancel"' in before
+    assert 'data-done="runs is asked to stop"' in before
+
+
 def test_a_new_token_is_shown_on_one_page_only_and_kept_as_a_hash(
     ann: Person, store: Session
 ) -> None:

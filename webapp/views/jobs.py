@@ -69,7 +69,6 @@ def job_page(job: Job) -> Response:
         "dependents": queries.children_of(session, job, limit=DEPENDENTS_SHOWN),
         "peak_memory_mb": history.peak_memory_mb(tries),
         "cpu_units": history.average_cpu_units(tries),
-        "is_stopping": reads.cancel_is_asked(session, job),
         "curl": presentation.curl(request.host_url, history.submission_of(shown)),
     }
     return make_response(render_template("jobs/show.html", job=shown, page=around))
