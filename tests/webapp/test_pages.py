@@ -524,6 +524,21 @@ def test_the_same_form_again_makes_no_second_job(ann: Person, store: Session) ->
     assert store.query(Job).count() == 1
 
 
+def test_a_form_that_is_sent_twice_makes_one_job_and_a_changed_one_another(
+    ann: Person, store: Session
+) -> None:
+    [key] = re.findall(r'name="once" value="([^"]+)"', page_of(ann, "/submit?type=simulate"))
+    form = {"mode": "json", "payload": "{}", "once": key}
+
+    first = send(ann, "/submit?type=simulate", **form)
+    again = send(ann, "/submit?type=simulate", **form)
+    changed = send(ann, "/submit?type=simulate", **form | {"priority": "2"})
+
+    assert first.location == again.location != changed.location
+    assert store.query(Job).count() == 2
+    assert key not in page_of(ann, "/submit?type=simulate")
+
+
 @pytest.mark.parametrize(
     ("form", "where"),
     [

@@ -300,6 +300,19 @@ def test_a_button_runs_it_now(ann: Person, store: Session) -> None:
     assert job.job_id in said
 
 
+def test_a_button_that_is_pressed_twice_runs_it_once(ann: Person, store: Session) -> None:
+    add(store, ann, "hourly")
+    add(store, ann)
+    key = value_of(page_of(ann, "/schedules"), "once")
+
+    for name in ("nightly", "nightly", "hourly"):
+        send(ann, f"/schedules/{name}", action="run", once=key)
+
+    names = [job.job_id.partition("@")[0] for job in store.scalars(select(Job).order_by(Job.id))]
+    assert names == ["nightly", "hourly"]
+    assert "nightly was run by the same button before" in words_of(page_of(ann, "/schedules"))
+
+
 @pytest.mark.parametrize(
     ("columns", "action", "why"),
     [

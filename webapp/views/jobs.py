@@ -20,7 +20,7 @@ from scheduler.models import Job, JobType
 from scheduler.states import JobStatus, Role
 from scheduler.store import cancellation
 from scheduler.store.moves import Move
-from webapp import access, audit, dead_letters, presentation, queries
+from webapp import access, audit, dead_letters, once, presentation, queries
 from webapp.access import Account
 from webapp.errors import Problem
 from webapp.extensions import db
@@ -100,6 +100,9 @@ def submit_form() -> ResponseReturnValue:
     wanted = form.request()
     if wanted is None:
         return _form_page(form, 422)
+    key = once.key_of(request.form, wanted.model_dump_json())
+    if key:
+        request.environ["HTTP_IDEMPOTENCY_KEY"] = key  # where programs send theirs
     try:
         intake = take_in(account, [wanted], batch=False)
     except SubmissionRefused as refusal:
@@ -178,4 +181,4 @@ def _type(name: str) -> JobType:
 
 def _form_page(form: JobForm, status: int = 200) -> ResponseReturnValue:
     frame.reader()
-    return render_template("jobs/submit.html", form=form), status
+    return render_template("jobs/submit.html", form=form, key=once.new_key()), status

@@ -112,4 +112,6 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden && stale) now();
 });
 
+window.addEventListener("pageshow", ({ persisted }) => persisted && request()); // kept by the browser
+
 document.addEventListener("close", () => stale && request(), { capture: true }); // of a dialog
