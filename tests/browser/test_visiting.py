@@ -1,5 +1,6 @@
 """A person visits every page: by mouse, by keyboard, on a phone, without scripts."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -205,6 +206,27 @@ def test_problems_stand_beside_their_fields_and_what_was_written_stays(visit: Vi
     page.get_by_label("CPU units").fill("")
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.get_by_label("Duration seconds")).to_have_attribute("aria-invalid", "true")
+
+
+def test_what_was_written_of_a_payload_stays_whichever_way_it_is_written(visit: Visit) -> None:
+    page = visit().open("/submit?type=simulate")
+    area = page.get_by_label("Payload as JSON")
+    by_form, by_hand = (page.get_by_text(name, exact=True) for name in ("Form", "JSON"))
+    page.get_by_label("Message").fill("from the form")
+
+    by_hand.click()
+    expect(area).to_have_value(re.compile('"message": "from the form"'))
+    area.fill('{"message": "by hand", "steps": 3}')
+    by_form.click()
+    expect(page.get_by_label("Message")).to_have_value("by hand")
+    expect(page.get_by_label("Steps")).to_have_value("3")
+
+    by_hand.click()
+    for text in ('{"unheard_of": 1}', '{"message": '):
+        area.fill(text)
+        by_form.click()
+        expect(page.locator("[data-json-problem]")).to_be_visible()
+        expect(area).to_have_value(text)
 
 
 def test_a_job_is_submitted_again_like_the_one_before(visit: Visit) -> None:
