@@ -143,6 +143,38 @@ def test_the_pages_are_walked_by_keyboard(olga: Visitor) -> None:
     expect(page).to_have_url(f"{olga.url}/")
 
 
+def test_single_keys_can_be_switched_off(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open("/account")
+    page.keyboard.press("?")
+    page.get_by_label("Single keys do this").uncheck()
+    page.keyboard.press("Escape")
+
+    page.reload()
+    ann.settle()
+    page.keyboard.press("g")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard")).to_be_hidden()
+    page.get_by_role("button", name="Keyboard").click()
+    expect(page.get_by_label("Single keys do this")).not_to_be_checked()
+    expect(page).to_have_url(f"{ann.url}/account")
+
+
+def test_the_menu_is_walked_by_keyboard_where_there_is_one(visit: Visit) -> None:
+    page = visit(viewport=PHONE).open()
+    menu, label = page.locator("#menu"), page.locator("label[for=menu]")
+
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(menu).to_be_focused()
+    assert label.evaluate("(label) => getComputedStyle(label).outlineStyle") == "solid"
+    page.keyboard.press("Space")
+    expect(page.get_by_role("link", name="Account")).to_be_visible()
+
+    page.set_viewport_size(WIDE)
+    expect(menu).to_be_hidden()
+
+
 def test_filters_are_kept_in_the_address_and_taken_off_one_by_one(olga: Visitor) -> None:
     page = olga.open(f"/?owner={olga.name}")
 

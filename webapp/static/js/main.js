@@ -5,6 +5,7 @@ import * as edit from "./edit.js";
 import { confirmed, send } from "./elements.js";
 import * as job from "./job.js";
 import * as jobs from "./jobs.js";
+import { keep, recall } from "./kept.js";
 import * as letters from "./letters.js";
 import * as live from "./live.js";
 import * as notify from "./notify.js";
@@ -16,6 +17,7 @@ import * as workers from "./workers.js";
 const PAGES = { edit, job, jobs, letters, schedules, submit, workers };
 const YEAR_SECONDS = 31536000;
 const SENT_FOR = 5000;
+const KEYS = "keys"; // whether single keys do anything
 
 const page = PAGES[document.body.dataset.page];
 
@@ -103,6 +105,9 @@ function setUpKeys() {
     "?": () => dialog.showModal(),
     ...page?.keys,
   };
+  const areOn = document.querySelector("[data-keys-on]");
+  areOn.checked = recall(KEYS) !== "off";
+  areOn.addEventListener("change", () => keep(KEYS, areOn.checked ? "on" : "off"));
   document.querySelector("[data-open-keys]").addEventListener("click", keys["?"]);
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, textarea, select, [contenteditable]");
@@ -111,7 +116,7 @@ function setUpKeys() {
       if (event.key === "Escape") typing.blur();
       return;
     }
-    if (!keys[event.key]) return;
+    if (!areOn.checked || !keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
   });

@@ -100,12 +100,28 @@ function apply(fresh) {
   clock.show(fresh);
   const reveals = fresh.querySelectorAll("[data-with-scripts]");
   for (const element of reveals) element.hidden = false;
-  for (const part of document.querySelectorAll("[data-part]")) {
-    const wanted = fresh.getElementById(part.id);
-    if (!wanted) part.replaceChildren();
-    else for (const element of morph(part, wanted)) element.classList?.add("arrived");
-  }
+  keepFocus(() => {
+    for (const part of document.querySelectorAll("[data-part]")) {
+      const wanted = fresh.getElementById(part.id);
+      if (!wanted) part.replaceChildren();
+      else for (const element of morph(part, wanted)) element.classList?.add("arrived");
+    }
+  });
   for (const listener of listeners) listener(fresh);
+}
+
+/** Make a change; where it takes away what had the focus, a link near there or the place itself gets it. */
+function keepFocus(change) {
+  const focused = document.activeElement;
+  const around = [];
+  for (let here = focused; here && here !== document.body; here = here.parentElement) around.push(here);
+  change();
+  if (document.contains(focused)) return;
+  for (const place of around.filter((one) => document.contains(one))) {
+    const near = place.matches("[tabindex]") ? place : place.querySelector("a[href]");
+    near?.focus({ preventScroll: true });
+    if (near) return;
+  }
 }
 
 document.addEventListener("visibilitychange", () => {
