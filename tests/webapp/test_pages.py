@@ -269,6 +269,21 @@ def test_the_filter_bar_offers_a_tag_and_an_order_and_keeps_them(
     assert "No jobs yet" not in page
 
 
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("/", ["export", "pager"]),
+        ("/dead-letters", ["pager"]),
+        ("/dead-letters?fingerprint=x", ["pager"]),
+        ("/schedules", ["pager"]),
+    ],
+)
+def test_what_an_empty_page_may_come_to_need_has_its_place(
+    ann: Person, path: str, parts: list[str]
+) -> None:
+    assert re.findall(r'id="(\w+)" data-part hidden', page_of(ann, path)) == parts
+
+
 def test_empty_tables_say_what_helps(ann: Person) -> None:
     assert "No jobs yet" in page_of(ann)
     assert "No job matches" in page_of(ann, "/?status=failed")

@@ -73,7 +73,7 @@ async function load() {
     return false;
   }
   if (!response?.ok) {
-    after(Math.max(RETRY, 1000 * Number(response?.headers.get("Retry-After") ?? 0)));
+    after(Math.max(RETRY, 1000 * (parseInt(response?.headers.get("Retry-After"), 10) || 0)));
     return false;
   }
   if (isAsking()) {
@@ -110,13 +110,13 @@ function apply(fresh) {
   for (const listener of listeners) listener(fresh);
 }
 
-/** Make a change; where it takes away what had the focus, a link near there or the place itself gets it. */
+/** Make a change. Where it takes away what had the focus, a link near there or the place gets it. */
 function keepFocus(change) {
   const focused = document.activeElement;
   const around = [];
   for (let here = focused; here && here !== document.body; here = here.parentElement) around.push(here);
   change();
-  if (document.contains(focused)) return;
+  if (document.contains(focused) && !focused.disabled) return;
   for (const place of around.filter((one) => document.contains(one))) {
     const near = place.matches("[tabindex]") ? place : place.querySelector("a[href]");
     near?.focus({ preventScroll: true });
