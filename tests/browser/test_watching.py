@@ -115,6 +115,28 @@ def test_log_lines_appear_as_they_are_written_and_can_be_narrowed(visit: Visit) 
     expect(lines.first).to_be_hidden()
 
 
+def test_a_log_says_where_lines_are_missing_and_that_there_are_none(visit: Visit) -> None:
+    ann = visit()
+    job_id = f"lines-{ann.name}"
+    payload = {"log_lines": 250, "fail_attempts": 1}
+    ann.scripts.submit(job_id=job_id, payload=payload, retry_config={"max_attempts": 1})
+    ann.scripts.wait_for(job_id, "failed")
+    page = ann.open(f"/jobs/{job_id}")
+
+    ann.context.set_offline(offline=True)
+    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    ann.scripts.call("POST", f"/jobs/{job_id}/retry")
+    ann.scripts.wait_for(job_id, "completed")
+    ann.context.set_offline(offline=False)
+    expect(status(page)).to_have_text("completed")
+    expect(page.get_by_text("Lines are missing here.")).to_have_count(1)
+
+    ann.scripts.submit(job_id=f"silent-{ann.name}", payload={"duration_seconds": 3})
+    ann.open(f"/jobs/silent-{ann.name}")
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    expect(page.get_by_text("It has written nothing.")).to_be_visible()
+
+
 def test_a_running_job_is_stopped_after_a_question(visit: Visit) -> None:
     ann = visit()
     job_id = f"stopped-{ann.name}"
