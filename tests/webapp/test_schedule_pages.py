@@ -1,7 +1,7 @@
 """The pages of schedules: the list, one with its last jobs, and what their forms do."""
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import unescape
 from typing import Any
 
@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from scheduler import clock
 from scheduler.models import Job, Schedule
 from scheduler.states import CatchUp, JobStatus, Overlap, Role
-from tests.factories import NOON, make_job, make_schedule, make_type
+from tests.factories import MINUTE, NOON, make_job, make_schedule, make_type
 from tests.webapp.conftest import MakePerson, Person
 from tests.webapp.test_pages import EVIL, Reader, page_of, send, words_of
 from webapp import schedules
@@ -72,6 +73,16 @@ def test_the_list_says_when_what_and_what_came_of_it(ann: Person, store: Session
     assert "no room" in said
     assert said.count("Run now") == 2
     assert said.count("Resume often") == said.count("Pause nightly") == 1
+
+
+def test_the_pages_tell_scripts_until_when_they_hold(ann: Person, store: Session) -> None:
+    add(store, ann, "often", every_seconds=90, paused=True)
+    add(store, ann)
+
+    [tick] = re.findall(r'data-next="([^"]+)"', page_of(ann, "/schedules"))
+    assert clock.now() < datetime.fromisoformat(tick) <= clock.now() + MINUTE
+    assert "data-next=" in page_of(ann, "/schedules/nightly")
+    assert "data-next=" not in page_of(ann, "/schedules/often")
 
 
 def test_a_list_without_schedules_says_what_they_are(ann: Person) -> None:
