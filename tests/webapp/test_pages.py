@@ -18,7 +18,17 @@ from scheduler.events import Standing, write_standings
 from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token
 from scheduler.states import CancelReason, Condition, JobStatus, Role
 from scheduler.store.received import beginning_of_slice
-from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
+from tests.factories import (
+    MINUTE,
+    NOON,
+    WORKER,
+    make_group,
+    make_job,
+    make_policy,
+    make_type,
+    make_user,
+    make_worker,
+)
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
 from webapp.schemas.groundwork import PAGE_DEFAULT
 
@@ -681,8 +691,26 @@ def test_the_account_shows_limits_and_what_is_used_of_them(
     assert re.search("Share of the last hour 2[567]% due 100%", said)
     assert "Share of the last day 1% due 100%" in said
     assert "Unfinished jobs 1 of 10" in said
-    assert "Memory at a time 2 GB" in said
-    assert "CPU at a time no cap" in said
+    assert "Memory at a time 0 MB of 2 GB" in said
+    assert "CPU at a time 0 no cap" in said
+
+
+def test_the_account_shows_what_holds_whoever_has_set_it(
+    signed_in: MakePerson, store: Session
+) -> None:
+    group = make_group(store, "night", weight=2, cap_memory_mb=512)
+    ann, bob = (signed_in(name, group_id=group.id, cap_running_jobs=5) for name in ("ann", "bob"))
+    caps = {"name": "few", "match": {"user": "ann"}, "effect": {"caps": {"running_jobs": 2}}}
+    make_policy(store, rules=[caps])
+    for owner in (ann, bob):
+        make_job(store, owner.user, JobStatus.RUNNING)
+    store.commit()
+
+    said = words_of(page_of(ann, "/account"))
+
+    assert "Weight 2 " in said
+    assert "Running at a time 1 of 2" in said
+    assert "Memory at a time, all of night 256 MB of 512 MB" in said
 
 
 def test_the_workers_page_tells_what_each_worker_is_up_to(

@@ -1,5 +1,6 @@
 // Where the scripts of a page start. Everything here is a comfort: pages work without.
 
+import * as account from "./account.js";
 import * as clock from "./clock.js";
 import * as edit from "./edit.js";
 import { confirmed, send } from "./elements.js";
@@ -14,7 +15,7 @@ import * as schedules from "./schedules.js";
 import * as submit from "./submit.js";
 import * as workers from "./workers.js";
 
-const PAGES = { edit, job, jobs, letters, schedules, submit, workers };
+const PAGES = { account, edit, job, jobs, letters, schedules, submit, workers };
 const YEAR_SECONDS = 31536000;
 const SENT_FOR = 5000;
 const KEYS = "keys"; // whether single keys do anything
