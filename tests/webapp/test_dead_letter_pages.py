@@ -220,12 +220,15 @@ def test_a_form_that_does_not_say_what_it_means_does_nothing(ann: Person, store:
     answers = [
         send(ann, "/dead-letters", action="discard"),
         send(ann, "/dead-letters", action="discard", type="simulate"),
+        send(ann, "/dead-letters", job_id="one"),
+        send(ann, "/dead-letters", job_id="one", action="bury"),
         send(ann, "/dead-letters", meant="all that match", failed_after="soon"),
         send(ann, "/dead-letters", action="retry", job_id="missing"),
     ]
 
-    assert [answer.status_code for answer in answers] == [400, 400, 422, 404]
-    assert look(store, job).discarded_at is None
+    assert [answer.status_code for answer in answers] == [400] * 4 + [422, 404]
+    left = look(store, job)
+    assert (left.status, left.discarded_at) == (S.FAILED, None)
 
 
 def test_a_form_leads_nowhere_else(ann: Person, store: Session) -> None:
