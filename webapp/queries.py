@@ -59,7 +59,7 @@ from scheduler.states import (
     JobClass,
     JobStatus,
 )
-from scheduler.store import fleet
+from scheduler.store import bulk, fleet
 from scheduler.store.finding import Filter, among, has, in_statuses, other_conditions
 from webapp.errors import FieldError, Problem
 from webapp.places import far_back
@@ -334,6 +334,11 @@ def events(
 def job_types(session: Session) -> Sequence[JobType]:
     """Return every kind of job, by name."""
     return session.scalars(select(JobType).order_by(JobType.name)).all()
+
+
+def offered_types(session: Session) -> Sequence[JobType]:
+    """Return the kinds of jobs that people submit, by name: none for the server's own errands."""
+    return [kind for kind in job_types(session) if kind.name != bulk.KIND]
 
 
 def payload_schemas(session: Session) -> Schemas:

@@ -521,6 +521,15 @@ def test_the_form_of_a_type_asks_for_its_payload(ann: Person, store: Session) ->
     assert "There is nothing here" in page_of(ann, "/submit?type=unknown", 404)
 
 
+def test_the_servers_own_errands_are_not_offered(ann: Person, store: Session) -> None:
+    make_type(store, "bulk")
+    store.commit()
+
+    offered = re.findall(r'href="/submit\?type=(\w+)"', page_of(ann, "/submit"))
+
+    assert offered == ["simulate"]
+
+
 def test_a_filled_form_submits_a_job_and_leads_to_it(ann: Person, store: Session) -> None:
     answer = send(
         ann,

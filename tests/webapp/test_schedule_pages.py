@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from scheduler import clock
-from scheduler.models import Job, Schedule
+from scheduler.models import Job, JobType, Schedule
 from scheduler.states import CatchUp, JobStatus, Overlap, Role
 from tests.factories import MINUTE, NOON, make_job, make_schedule, make_type
 from tests.webapp.conftest import MakePerson, Person
@@ -171,6 +171,17 @@ def test_the_form_starts_with_a_job_that_can_be_made(ann: Person, store: Session
     store.commit()
 
     assert "&#34;type&#34;: &#34;b second&#34;" in page_of(ann, "/new-schedule")
+
+
+def test_the_form_is_not_shown_before_there_is_a_type(ann: Person, store: Session) -> None:
+    store.query(JobType).delete()
+    make_type(store, "bulk")
+    store.commit()
+
+    page = page_of(ann, "/new-schedule")
+
+    assert "No worker has been here yet" in words_of(page)
+    assert "data-schedule-form" not in page
 
 
 def test_a_schedule_is_made_by_form(ann: Person, store: Session) -> None:

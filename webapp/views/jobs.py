@@ -88,7 +88,7 @@ def submit() -> ResponseReturnValue:
     if kind is not None:
         return _form_page(JobForm.empty(_type(kind)))
     frame.reader()
-    return render_template("jobs/submit.html", types=queries.job_types(db.session()))
+    return render_template("jobs/submit.html", types=queries.offered_types(db.session()))
 
 
 @bp.post("/submit")

@@ -75,12 +75,11 @@ def schedule_page(schedule: Schedule, form: ScheduleForm | None = None) -> Respo
 def new() -> ResponseReturnValue:
     """Show the form of a new schedule, filled with a job that can be made as it stands."""
     access.require(role=Role.USER)
-    asks_nothing = (
-        kind.name
-        for kind in queries.job_types(db.session())
-        if not (kind.payload_schema or {}).get("required")
-    )
-    return _new_page(ScheduleForm.empty(next(asks_nothing, "")))
+    types = queries.offered_types(db.session())
+    if not types:
+        return _new_page(None)
+    asks_nothing = (kind for kind in types if not (kind.payload_schema or {}).get("required"))
+    return _new_page(ScheduleForm.empty(next(asks_nothing, types[0]).name))
 
 
 @bp.post("/new-schedule")
@@ -192,6 +191,6 @@ def _explain(form: ScheduleForm, refusal: FairqError | Problem) -> None:
             form.refuse(refusal.field, str(refusal))
 
 
-def _new_page(form: ScheduleForm, status: int = 200) -> ResponseReturnValue:
+def _new_page(form: ScheduleForm | None, status: int = 200) -> ResponseReturnValue:
     frame.reader()
     return render_template("schedules/new.html", form=form), status
