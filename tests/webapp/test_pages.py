@@ -137,7 +137,8 @@ def test_the_theme_is_rendered_by_the_server(ann: Person) -> None:
     wrong = send(ann, "/theme", theme="<script>", next="/account")
 
     assert answer.location == "/account"
-    assert '<html lang="en" data-theme="dark">' in page_of(ann, "/account")
+    for path in ("/account", "/docs"):
+        assert '<html lang="en" data-theme="dark">' in page_of(ann, path)
     assert not [cookie for cookie in wrong.headers.getlist("Set-Cookie") if "theme=" in cookie]
 
 
