@@ -210,6 +210,8 @@ def test_reading_filtering_submitting_and_cancelling_work_without_scripts(visit:
     page.get_by_label("Payload as JSON").fill('{"duration_seconds": 600}')
     page.get_by_text("When, and after what").click()
     page.get_by_label("Or after a delay, in seconds").fill("3600")
+    page.get_by_role("button", name="Try").click()
+    expect(page.get_by_text("It would be taken, and be scheduled")).to_be_visible()
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.get_by_role("heading", name="Why it waits")).to_be_visible()
 

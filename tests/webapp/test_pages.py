@@ -14,8 +14,10 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from scheduler import clock
-from scheduler.events import Standing, write_standings
+from scheduler.events import Standing, write_curve, write_standings
 from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token
+from scheduler.policy.curve import Queued, make_curve
+from scheduler.snapshot import Clock
 from scheduler.states import CancelReason, Condition, JobStatus, Role
 from scheduler.store.received import beginning_of_slice
 from tests.factories import (
@@ -572,6 +574,41 @@ def test_a_form_that_is_sent_twice_makes_one_job_and_a_changed_one_another(
     assert first.location == again.location != changed.location
     assert store.query(Job).count() == 2
     assert key not in page_of(ann, "/submit?type=simulate")
+
+
+def test_a_try_tells_place_and_start_and_makes_nothing(
+    ann: Person, store: Session, redis_client: Redis
+) -> None:
+    make_worker(store)
+    store.commit()
+    lines = [Queued(tag=0.0, weight=1.0, waiting=5, mean_cost=1.0)]
+    curve = make_curve(lines, clock=Clock(virtual_now=100.0, mean_cost=1.0), starts=1.0)
+    write_curve(redis_client, curve)
+    form = {"mode": "json", "payload": '{"rows": 3}', "description": "A try", "once": "k"}
+
+    tried = send(ann, "/submit?type=simulate", **form, **{"try": "yes"})
+    made = send(ann, "/submit?type=simulate", **form)
+
+    assert tried.status_code == 200
+    said = words_of(tried.text)
+    assert "#6 It would be taken, and be ready" in said
+    assert "about 5 jobs go first" in said
+    assert "It would probably start" in said
+    assert "nothing is submitted" in said
+    assert 'value="A try"' in tried.text
+    assert [f"/jobs/{job.job_id}" for job in store.query(Job)] == [made.location]
+
+
+def test_a_try_of_what_is_there_says_so(ann: Person, store: Session) -> None:
+    form = {"mode": "json", "payload": "{}", "job_id": "there"}
+    send(ann, "/submit?type=simulate", **form)
+
+    tried = send(ann, "/submit?type=simulate", **form, **{"try": "yes"})
+    other = send(ann, "/submit?type=simulate", **form | {"try": "yes", "priority": "0"})
+
+    assert "there is there already, and the same" in words_of(tried.text)
+    assert other.status_code == 422
+    assert 'id="job_id-error"' in other.text
 
 
 @pytest.mark.parametrize(

@@ -102,5 +102,5 @@ export function start() {
   json.watch(area);
   setUpModes(form, area);
   showZone(form);
-  form.querySelector("[data-errors]")?.focus();
+  form.querySelector("[data-errors], [data-tried]")?.focus();
 }
