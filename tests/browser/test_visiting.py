@@ -263,6 +263,15 @@ def test_what_was_written_of_a_payload_stays_whichever_way_it_is_written(visit: 
         expect(area).to_have_value(text)
 
 
+def test_a_double_click_submits_one_job(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open("/submit?type=simulate")
+    page.get_by_role("button", name="Submit", exact=True).dblclick()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("job_")
+    assert len(ann.scripts.get("/jobs")["jobs"]) == 1
+
+
 def test_a_job_is_submitted_again_like_the_one_before(visit: Visit) -> None:
     ann = visit()
     ann.scripts.submit(
