@@ -131,9 +131,10 @@ def test_a_log_says_where_lines_are_missing_and_that_there_are_none(visit: Visit
     expect(status(page)).to_have_text("completed")
     expect(page.get_by_text("Lines are missing here.")).to_have_count(1)
 
-    ann.scripts.submit(job_id=f"silent-{ann.name}", payload={"duration_seconds": 3})
+    ann.scripts.submit(job_id=f"silent-{ann.name}", delay_seconds=3600)
     ann.open(f"/jobs/silent-{ann.name}")
     expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    ann.scripts.call("PATCH", f"/jobs/silent-{ann.name}/cancel")
     expect(page.get_by_text("It has written nothing.")).to_be_visible()
 
 
