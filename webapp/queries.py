@@ -57,7 +57,7 @@ from scheduler.states import (
     JobClass,
     JobStatus,
 )
-from scheduler.store import fleet
+from scheduler.store import bulk, fleet
 from scheduler.store.finding import Filter, among, has, in_statuses, other_conditions
 from webapp.answers import json_body
 from webapp.cursors import PLACES, one_page, read_places, write_cursor
@@ -370,6 +370,11 @@ def page_of_types(
     """Return one page of the kinds of job, by name, and the next cursor."""
     rows, onward = one_page(session, select(JobType), JobType.name, limit=limit, cursor=cursor)
     return [kind for kind, _ in rows], onward
+
+
+def offered_types(session: Session) -> Sequence[JobType]:
+    """Return the kinds of jobs that people submit, by name: none for the server's own errands."""
+    return [kind for kind in job_types(session) if kind.name != bulk.KIND]
 
 
 def payload_schemas(session: Session) -> Schemas:

@@ -115,9 +115,11 @@ class Visitor:
             self.scripts.call("PATCH", f"/jobs/{quote(job['job_id'], safe='')}/cancel")
 
     def hear(self, message: ConsoleMessage) -> None:
-        """Note what the browser complains of, beside that a server is away or refuses a form."""
-        expected = "net::ERR_" in message.text or "status of 422" in message.text
-        if message.type in {"error", "warning"} and not expected:
+        """Note what the browser complains of, beside that a server is away or refuses something."""
+        expected = ("net::ERR_", "status of 409", "status of 422")
+        if message.type in {"error", "warning"} and not any(
+            words in message.text for words in expected
+        ):
             self.complaints.append(message.text)
 
 

@@ -31,3 +31,13 @@ def test_nothing_is_loaded_from_elsewhere(visit: Visit) -> None:
     expect(visitor.page.get_by_text("Submit a job", exact=True)).to_be_visible()
     assert len(asked) >= 5
     assert [url for url in asked if not url.startswith((visitor.url, "data:"))] == []
+
+
+def test_the_theme_that_was_chosen_holds_here_too(visit: Visit) -> None:
+    visitor = visit(color_scheme="light")
+    page = visitor.open()
+    page.get_by_role("button", name="Dark").click()
+
+    page.goto(visitor.url + "/docs")
+
+    expect(page.locator("html")).to_have_class("dark-mode")

@@ -36,3 +36,15 @@ def test_a_schedule_is_made_watched_paused_and_deleted(visit: Visit) -> None:
     page.get_by_role("button", name="Yes").click()
     ann.settle()
     expect(page.get_by_text("No schedules")).to_be_visible()
+
+
+def test_a_tick_that_makes_no_job_is_seen(visit: Visit) -> None:
+    ann = visit()
+    template = {"type": "simulate", "payload": {"duration_seconds": 60}}
+    body = {"name": "slow", "every_seconds": 2, "overlap": "skip", "template": template}
+    ann.scripts.call("POST", "/schedules", json=body)
+    page = ann.open("/schedules/slow")
+    mark(page)
+
+    expect(page.locator("#schedule")).to_contain_text("skipped because a job was unfinished")
+    assert is_marked(page)

@@ -1,5 +1,6 @@
 """A person visits every page: by mouse, by keyboard, on a phone, without scripts."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -8,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import PHONE, WIDE, Visit, Visitor, sign_in, watched_page
+from tests.browser.test_watching import REFRESH
 from tests.services import Stack
 from tests.system.client import Client
 from webapp import presentation
@@ -141,6 +143,38 @@ def test_the_pages_are_walked_by_keyboard(olga: Visitor) -> None:
     expect(page).to_have_url(f"{olga.url}/")
 
 
+def test_single_keys_can_be_switched_off(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open("/account")
+    page.keyboard.press("?")
+    page.get_by_label("Single keys do this").uncheck()
+    page.keyboard.press("Escape")
+
+    page.reload()
+    ann.settle()
+    page.keyboard.press("g")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard")).to_be_hidden()
+    page.get_by_role("button", name="Keyboard").click()
+    expect(page.get_by_label("Single keys do this")).not_to_be_checked()
+    expect(page).to_have_url(f"{ann.url}/account")
+
+
+def test_the_menu_is_walked_by_keyboard_where_there_is_one(visit: Visit) -> None:
+    page = visit(viewport=PHONE).open()
+    menu, label = page.locator("#menu"), page.locator("label[for=menu]")
+
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(menu).to_be_focused()
+    assert label.evaluate("(label) => getComputedStyle(label).outlineStyle") == "solid"
+    page.keyboard.press("Space")
+    expect(page.get_by_role("link", name="Account")).to_be_visible()
+
+    page.set_viewport_size(WIDE)
+    expect(menu).to_be_hidden()
+
+
 def test_filters_are_kept_in_the_address_and_taken_off_one_by_one(olga: Visitor) -> None:
     page = olga.open(f"/?owner={olga.name}")
 
@@ -176,6 +210,8 @@ def test_reading_filtering_submitting_and_cancelling_work_without_scripts(visit:
     page.get_by_label("Payload as JSON").fill('{"duration_seconds": 600}')
     page.get_by_text("When, and after what").click()
     page.get_by_label("Or after a delay, in seconds").fill("3600")
+    page.get_by_role("button", name="Try").click()
+    expect(page.get_by_text("It would be taken, and be scheduled")).to_be_visible()
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.get_by_role("heading", name="Why it waits")).to_be_visible()
 
@@ -206,6 +242,36 @@ def test_problems_stand_beside_their_fields_and_what_was_written_stays(visit: Vi
     expect(page.get_by_label("Duration seconds")).to_have_attribute("aria-invalid", "true")
 
 
+def test_what_was_written_of_a_payload_stays_whichever_way_it_is_written(visit: Visit) -> None:
+    page = visit().open("/submit?type=simulate")
+    area = page.get_by_label("Payload as JSON")
+    by_form, by_hand = (page.get_by_text(name, exact=True) for name in ("Form", "JSON"))
+    page.get_by_label("Message").fill("from the form")
+
+    by_hand.click()
+    expect(area).to_have_value(re.compile('"message": "from the form"'))
+    area.fill('{"message": "by hand", "steps": 3}')
+    by_form.click()
+    expect(page.get_by_label("Message")).to_have_value("by hand")
+    expect(page.get_by_label("Steps")).to_have_value("3")
+
+    by_hand.click()
+    for text in ('{"unheard_of": 1}', '{"message": '):
+        area.fill(text)
+        by_form.click()
+        expect(page.locator("[data-json-problem]")).to_be_visible()
+        expect(area).to_have_value(text)
+
+
+def test_a_double_click_submits_one_job(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open("/submit?type=simulate")
+    page.get_by_role("button", name="Submit", exact=True).dblclick()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("job_")
+    assert len(ann.scripts.get("/jobs")["jobs"]) == 1
+
+
 def test_a_job_is_submitted_again_like_the_one_before(visit: Visit) -> None:
     ann = visit()
     ann.scripts.submit(
@@ -229,7 +295,7 @@ def test_a_token_is_shown_once_and_works_until_it_is_deleted(visit: Visit) -> No
     secret = page.locator("#secret").inner_text()
     me = {"Authorization": f"Bearer {secret}"}
     assert ann.context.request.get(ann.url + "/me", headers=me).ok
-    assert page.evaluate("async () => (await import('/static/js/refresh.js')).now()")
+    assert page.evaluate(REFRESH)
     assert page.locator("#secret").inner_text() == secret  # live news do not take it away
 
     ann.open("/account")

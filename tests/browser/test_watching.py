@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from tests.browser.conftest import Visit, Visitor
 from tests.browser.wire import Wire
@@ -13,6 +13,10 @@ from tests.services import Stack
 from tests.system.client import Client
 
 SLOW = {"duration_seconds": 8, "steps": 40}
+REFRESH = "async () => (await import('/static/js/refresh.js')).now()"
+"""Brings the page up to date at once, and tells whether it is."""
+CUT_OFF = "41"
+"""What Socket.IO sends to whoever may no longer listen."""
 
 
 def test_a_job_is_watched_from_its_submission_to_its_end(visit: Visit, stack: Stack) -> None:
@@ -111,6 +115,29 @@ def test_log_lines_appear_as_they_are_written_and_can_be_narrowed(visit: Visit) 
     expect(lines.first).to_be_hidden()
 
 
+def test_a_log_says_where_lines_are_missing_and_that_there_are_none(visit: Visit) -> None:
+    ann = visit()
+    job_id = f"lines-{ann.name}"
+    payload = {"log_lines": 250, "fail_attempts": 1}
+    ann.scripts.submit(job_id=job_id, payload=payload, retry_config={"max_attempts": 1})
+    ann.scripts.wait_for(job_id, "failed")
+    page = ann.open(f"/jobs/{job_id}")
+
+    ann.context.set_offline(offline=True)
+    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    ann.scripts.call("POST", f"/jobs/{job_id}/retry")
+    ann.scripts.wait_for(job_id, "completed")
+    ann.context.set_offline(offline=False)
+    expect(status(page)).to_have_text("completed")
+    expect(page.get_by_text("Lines are missing here.")).to_have_count(1)
+
+    ann.scripts.submit(job_id=f"silent-{ann.name}", delay_seconds=3600)
+    ann.open(f"/jobs/silent-{ann.name}")
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    ann.scripts.call("PATCH", f"/jobs/silent-{ann.name}/cancel")
+    expect(page.get_by_text("It has written nothing.")).to_be_visible()
+
+
 def test_a_running_job_is_stopped_after_a_question(visit: Visit) -> None:
     ann = visit()
     job_id = f"stopped-{ann.name}"
@@ -126,6 +153,26 @@ def test_a_running_job_is_stopped_after_a_question(visit: Visit) -> None:
     page.get_by_role("button", name="Yes").click()
 
     expect(row.locator("[data-status-chip]")).to_have_text("cancelled")
+
+
+def test_what_is_answered_is_what_was_asked_though_the_job_has_moved_on(visit: Visit) -> None:
+    ann = visit()
+    job_id = f"asked-{ann.name}"
+    ann.scripts.submit(job_id=job_id, payload={"duration_seconds": 60})
+    page = ann.open()
+    row = page.locator("[data-row]", has_text=job_id)
+    chip = row.locator("[data-status-chip]")
+    expect(chip).to_have_text("running")
+
+    row.get_by_role("button", name=f"Cancel {job_id}").click()
+    ann.scripts.call("PATCH", f"/jobs/{job_id}/cancel")
+    expect(chip).to_have_text("cancelled")
+    assert not page.evaluate(REFRESH)  # the page waits for the answer
+    page.get_by_role("button", name="Yes").click()
+
+    expect(page.locator(".toast")).to_contain_text("Not cancelled")
+    expect(row.get_by_role("button", name=f"Retry {job_id}")).to_be_visible()
+    assert ann.scripts.get(f"/jobs/{job_id}")["status"] == "cancelled"
 
 
 def test_what_happened_while_the_server_was_away_is_shown_when_it_is_back(
@@ -185,6 +232,57 @@ def test_the_page_goes_on_by_itself_while_the_broker_is_away(visit: Visit, wire:
 
     expect(page.locator("[data-live-state]")).to_have_text("Live")
     expect(page.locator("[data-live-banner]")).to_be_hidden()
+    assert is_marked(page)
+
+
+def test_a_page_opened_while_the_broker_is_away_says_so(visit: Visit, wire: Wire) -> None:
+    page = visit().open()
+    wire.cut()
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
+
+    page.reload()
+    expect(page.locator("[data-live-banner]")).to_contain_text("Live updates pause")
+    assert page.evaluate(REFRESH)
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
+    wire.mend()
+
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+
+
+def test_a_page_that_could_not_be_loaded_again_says_so_and_tries_again(visit: Visit) -> None:
+    ann = visit()
+    page = ann.open()
+    mark(page)
+
+    page.route(f"{ann.url}/", lambda route: route.abort())
+    ann.scripts.submit(job_id=f"unseen-{ann.name}", delay_seconds=3600)
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
+    page.unroute(f"{ann.url}/")
+
+    expect(page.locator("[data-row]")).to_contain_text(f"unseen-{ann.name}")
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+    assert is_marked(page)
+
+
+def test_a_page_that_the_server_has_cut_off_comes_back(visit: Visit) -> None:
+    ann = visit()
+    connections: list[WebSocketRoute] = []
+
+    def carry(connection: WebSocketRoute) -> None:
+        connection.connect_to_server()
+        connections.append(connection)
+
+    ann.page.route_web_socket("**/socket.io/**", carry)
+    page = ann.open()
+    mark(page)
+
+    connections[-1].send(CUT_OFF)
+    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    expect(page.locator("[data-live-state]")).to_have_text("Live")
+
+    ann.context.clear_cookies()
+    connections[-1].send(CUT_OFF)
+    expect(page.locator("[data-live-banner]")).to_contain_text("You are signed out.")
     assert is_marked(page)
 
 

@@ -1,5 +1,6 @@
 """The Dead letters page, and what other pages say of failed jobs and offer for them."""
 
+import json
 import re
 from datetime import timedelta
 from html import unescape
@@ -220,12 +221,15 @@ def test_a_form_that_does_not_say_what_it_means_does_nothing(ann: Person, store:
     answers = [
         send(ann, "/dead-letters", action="discard"),
         send(ann, "/dead-letters", action="discard", type="simulate"),
+        send(ann, "/dead-letters", job_id="one"),
+        send(ann, "/dead-letters", job_id="one", action="bury"),
         send(ann, "/dead-letters", meant="all that match", failed_after="soon"),
         send(ann, "/dead-letters", action="retry", job_id="missing"),
     ]
 
-    assert [answer.status_code for answer in answers] == [400, 400, 422, 404]
-    assert look(store, job).discarded_at is None
+    assert [answer.status_code for answer in answers] == [400] * 4 + [422, 404]
+    left = look(store, job)
+    assert (left.status, left.discarded_at) == (S.FAILED, None)
 
 
 def test_a_form_leads_nowhere_else(ann: Person, store: Session) -> None:
@@ -434,10 +438,24 @@ def test_what_is_wrong_with_a_payload_stands_at_its_field_and_the_text_stays(
 
     assert answer.status_code == 422
     assert says in words_of(answer.text)
-    assert 'id="payload-error"' in answer.text
+    assert answer.text.count('id="payload-error"') == 1
     assert 'aria-describedby="payload-hint payload-error"' in answer.text
     assert unescape(answer.text.partition("data-json")[2]).count(text) >= 1
     assert look(store, job).status == S.FAILED
+
+
+def test_a_large_payload_goes_out_and_comes_back_at_its_own_size(
+    ann: Person, store: Session
+) -> None:
+    payload = {"table": '"' * 200_000}  # written as in an address each would take six bytes
+    job, path = add(store, ann, "one", payload=payload), "/jobs/one/edit"
+    [kind] = re.findall(r'<form class="submit-form"[^>]* enctype="([^"]+)"', page_of(ann, path))
+
+    form = {"csrf_token": ann.csrf, "payload": json.dumps(payload)}
+    answer = ann.ask("POST", path, data=form, content_type=kind, headers=HTML)
+
+    assert answer.status_code == 302
+    assert look(store, job).payload == payload
 
 
 def test_only_what_can_be_retried_can_be_edited(ann: Person, store: Session) -> None:

@@ -14,7 +14,7 @@ from scheduler.states import Scope
 from tests.conftest import make_settings
 from tests.services import Services
 from tests.webapp.conftest import MakeApp, MakePerson
-from webapp import queries
+from webapp import access, queries
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.schemas.errors import ProblemDetails
 
@@ -96,6 +96,25 @@ def unreachable(services: Services, tmp_path: Any) -> Settings:
         DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
         REDIS_URL="redis://127.0.0.1:1/0",
     )
+
+
+def test_only_a_page_that_was_read_is_loaded_again_by_itself(
+    signed_in: MakePerson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = signed_in("ann")
+
+    def fail(*_: Any) -> None:
+        raise PoolTimeout
+
+    monkeypatch.setattr(queries, "job_types", fail)
+    monkeypatch.setattr(access, "find_job", fail)
+    read = ann.get("/submit", headers=BROWSER)
+    sent = ann.ask("POST", "/jobs/any/edit", headers=BROWSER)
+
+    assert (read.status_code, sent.status_code) == (503, 503)
+    assert 'http-equiv="refresh"' in read.text
+    assert "Fairq will be right back" in sent.text
+    assert 'http-equiv="refresh"' not in sent.text
 
 
 def test_without_database_and_broker_everything_answers_503(

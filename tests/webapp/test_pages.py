@@ -14,11 +14,23 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from scheduler import clock
-from scheduler.events import Standing, write_standings
+from scheduler.events import Standing, write_curve, write_standings
 from scheduler.models import Attempt, Dependency, Job, JobEvent, JobLog, Received, Token, User
+from scheduler.policy.curve import Queued, make_curve
+from scheduler.snapshot import Clock
 from scheduler.states import CancelReason, Condition, Executor, JobStatus, Role
 from scheduler.store.received import beginning_of_slice
-from tests.factories import MINUTE, NOON, WORKER, make_job, make_type, make_user, make_worker
+from tests.factories import (
+    MINUTE,
+    NOON,
+    WORKER,
+    make_group,
+    make_job,
+    make_policy,
+    make_type,
+    make_user,
+    make_worker,
+)
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
 from webapp.schemas.groundwork import PAGE_DEFAULT
 
@@ -208,7 +220,8 @@ def test_the_theme_is_rendered_by_the_server(ann: Person) -> None:
     wrong = send(ann, "/theme", theme="<script>", next="/account")
 
     assert answer.location == "/account"
-    assert '<html lang="en" data-theme="dark">' in page_of(ann, "/account")
+    for path in ("/account", "/docs"):
+        assert '<html lang="en" data-theme="dark">' in page_of(ann, path)
     assert not [cookie for cookie in wrong.headers.getlist("Set-Cookie") if "theme=" in cookie]
 
 
@@ -348,6 +361,21 @@ def test_the_filter_bar_offers_a_tag_and_an_order_and_keeps_them(
     assert 'href="/?sort=oldest" title="Remove this filter"' in page
     assert 'href="/jobs?tag=nightly&amp;sort=oldest&amp;format=csv" download' in page
     assert "No jobs yet" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("/", ["export", "pager"]),
+        ("/dead-letters", ["pager"]),
+        ("/dead-letters?fingerprint=x", ["pager"]),
+        ("/schedules", ["pager"]),
+    ],
+)
+def test_what_an_empty_page_may_come_to_need_has_its_place(
+    ann: Person, path: str, parts: list[str]
+) -> None:
+    assert re.findall(r'id="(\w+)" data-part hidden', page_of(ann, path)) == parts
 
 
 def test_empty_tables_say_what_helps(ann: Person) -> None:
@@ -577,6 +605,15 @@ def test_the_form_of_a_type_asks_for_its_payload(ann: Person, store: Session) ->
     assert "There is nothing here" in page_of(ann, "/submit?type=unknown", 404)
 
 
+def test_the_servers_own_errands_are_not_offered(ann: Person, store: Session) -> None:
+    make_type(store, "bulk")
+    store.commit()
+
+    offered = re.findall(r'href="/submit\?type=(\w+)"', page_of(ann, "/submit"))
+
+    assert offered == ["simulate"]
+
+
 def test_a_filled_form_submits_a_job_and_leads_to_it(ann: Person, store: Session) -> None:
     answer = send(
         ann,
@@ -603,6 +640,56 @@ def test_the_same_form_again_makes_no_second_job(ann: Person, store: Session) ->
 
     assert answer.location == "/jobs/once"
     assert store.query(Job).count() == 1
+
+
+def test_a_form_that_is_sent_twice_makes_one_job_and_a_changed_one_another(
+    ann: Person, store: Session
+) -> None:
+    [key] = re.findall(r'name="once" value="([^"]+)"', page_of(ann, "/submit?type=simulate"))
+    form = {"mode": "json", "payload": "{}", "once": key}
+
+    first = send(ann, "/submit?type=simulate", **form)
+    again = send(ann, "/submit?type=simulate", **form)
+    changed = send(ann, "/submit?type=simulate", **form | {"priority": "2"})
+
+    assert first.location == again.location != changed.location
+    assert store.query(Job).count() == 2
+    assert key not in page_of(ann, "/submit?type=simulate")
+
+
+def test_a_try_tells_place_and_start_and_makes_nothing(
+    ann: Person, store: Session, redis_client: Redis
+) -> None:
+    make_worker(store)
+    store.commit()
+    lines = [Queued(tag=0.0, weight=1.0, waiting=5, mean_cost=1.0)]
+    curve = make_curve(lines, clock=Clock(virtual_now=100.0, mean_cost=1.0), starts=1.0)
+    write_curve(redis_client, curve)
+    form = {"mode": "json", "payload": '{"rows": 3}', "description": "A try", "once": "k"}
+
+    tried = send(ann, "/submit?type=simulate", **form, **{"try": "yes"})
+    made = send(ann, "/submit?type=simulate", **form)
+
+    assert tried.status_code == 200
+    said = words_of(tried.text)
+    assert "#6 It would be taken, and be ready" in said
+    assert "about 5 jobs go first" in said
+    assert "It would probably start" in said
+    assert "nothing is submitted" in said
+    assert 'value="A try"' in tried.text
+    assert [f"/jobs/{job.job_id}" for job in store.query(Job)] == [made.location]
+
+
+def test_a_try_of_what_is_there_says_so(ann: Person, store: Session) -> None:
+    form = {"mode": "json", "payload": "{}", "job_id": "there"}
+    send(ann, "/submit?type=simulate", **form)
+
+    tried = send(ann, "/submit?type=simulate", **form, **{"try": "yes"})
+    other = send(ann, "/submit?type=simulate", **form | {"try": "yes", "priority": "0"})
+
+    assert "there is there already, and the same" in words_of(tried.text)
+    assert other.status_code == 422
+    assert 'id="job_id-error"' in other.text
 
 
 @pytest.mark.parametrize(
@@ -701,6 +788,22 @@ def test_cancelling_leads_back_to_where_the_button_was(ann: Person, store: Sessi
     assert "done had finished before." in said
 
 
+def test_a_job_that_was_asked_to_stop_says_so_and_is_not_asked_again(
+    ann: Person, store: Session
+) -> None:
+    make_job(store, ann.user, JobStatus.RUNNING, job_id="runs", progress_message="at row 7")
+    store.commit()
+    before = page_of(ann)
+    send(ann, "/jobs/runs/cancel")
+
+    for page in (page_of(ann), page_of(ann, "/jobs/runs")):
+        assert "Stopping" in words_of(page)
+        assert "at row 7" not in words_of(page)
+        assert 'action="/jobs/runs/cancel"' not in page
+    assert 'action="/jobs/runs/cancel"' in before
+    assert 'data-done="runs is asked to stop"' in before
+
+
 def test_a_new_token_is_shown_on_one_page_only_and_kept_as_a_hash(
     ann: Person, store: Session
 ) -> None:
@@ -758,8 +861,26 @@ def test_the_account_shows_limits_and_what_is_used_of_them(
     assert re.search("Share of the last hour 2[567]% due 100%", said)
     assert "Share of the last day 1% due 100%" in said
     assert "Unfinished jobs 1 of 10" in said
-    assert "Memory at a time 2 GB" in said
-    assert "CPU at a time no cap" in said
+    assert "Memory at a time 0 MB of 2 GB" in said
+    assert "CPU at a time 0 no cap" in said
+
+
+def test_the_account_shows_what_holds_whoever_has_set_it(
+    signed_in: MakePerson, store: Session
+) -> None:
+    group = make_group(store, "night", weight=2, cap_memory_mb=512)
+    ann, bob = (signed_in(name, group_id=group.id, cap_running_jobs=5) for name in ("ann", "bob"))
+    caps = {"name": "few", "match": {"user": "ann"}, "effect": {"caps": {"running_jobs": 2}}}
+    make_policy(store, rules=[caps])
+    for owner in (ann, bob):
+        make_job(store, owner.user, JobStatus.RUNNING)
+    store.commit()
+
+    said = words_of(page_of(ann, "/account"))
+
+    assert "Weight 2 " in said
+    assert "Running at a time 1 of 2" in said
+    assert "Memory at a time, all of night 256 MB of 512 MB" in said
 
 
 def test_the_workers_page_tells_what_each_worker_is_up_to(

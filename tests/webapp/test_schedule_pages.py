@@ -1,7 +1,7 @@
 """The pages of schedules: the list, one with its last jobs, and what their forms do."""
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import unescape
 from typing import Any
 
@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from scheduler.models import Job, Schedule
+from scheduler import clock
+from scheduler.models import Job, JobType, Schedule
 from scheduler.states import CatchUp, JobStatus, Overlap, Role
-from tests.factories import NOON, make_job, make_schedule, make_type
+from tests.factories import MINUTE, NOON, make_job, make_schedule, make_type
 from tests.webapp.conftest import MakePerson, Person
 from tests.webapp.test_pages import EVIL, Reader, page_of, send, words_of
 from webapp import schedules
@@ -72,6 +73,16 @@ def test_the_list_says_when_what_and_what_came_of_it(ann: Person, store: Session
     assert "no room" in said
     assert said.count("Run now") == 2
     assert said.count("Resume often") == said.count("Pause nightly") == 1
+
+
+def test_the_pages_tell_scripts_until_when_they_hold(ann: Person, store: Session) -> None:
+    add(store, ann, "often", every_seconds=90, paused=True)
+    add(store, ann)
+
+    [tick] = re.findall(r'data-next="([^"]+)"', page_of(ann, "/schedules"))
+    assert clock.now() < datetime.fromisoformat(tick) <= clock.now() + MINUTE
+    assert "data-next=" in page_of(ann, "/schedules/nightly")
+    assert "data-next=" not in page_of(ann, "/schedules/often")
 
 
 def test_a_list_without_schedules_says_what_they_are(ann: Person) -> None:
@@ -160,6 +171,17 @@ def test_the_form_starts_with_a_job_that_can_be_made(ann: Person, store: Session
     store.commit()
 
     assert "&#34;type&#34;: &#34;b second&#34;" in page_of(ann, "/new-schedule")
+
+
+def test_the_form_is_not_shown_before_there_is_a_type(ann: Person, store: Session) -> None:
+    store.query(JobType).delete()
+    make_type(store, "bulk")
+    store.commit()
+
+    page = page_of(ann, "/new-schedule")
+
+    assert "No worker has been here yet" in words_of(page)
+    assert "data-schedule-form" not in page
 
 
 def test_a_schedule_is_made_by_form(ann: Person, store: Session) -> None:
@@ -298,6 +320,19 @@ def test_a_button_runs_it_now(ann: Person, store: Session) -> None:
     said = words_of(page_of(ann, answer.location))
     assert "nightly runs now" in said
     assert job.job_id in said
+
+
+def test_a_button_that_is_pressed_twice_runs_it_once(ann: Person, store: Session) -> None:
+    add(store, ann, "hourly")
+    add(store, ann)
+    key = value_of(page_of(ann, "/schedules"), "once")
+
+    for name in ("nightly", "nightly", "hourly"):
+        send(ann, f"/schedules/{name}", action="run", once=key)
+
+    names = [job.job_id.partition("@")[0] for job in store.scalars(select(Job).order_by(Job.id))]
+    assert names == ["nightly", "hourly"]
+    assert "nightly was run by the same button before" in words_of(page_of(ann, "/schedules"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from scheduler import clock
-from scheduler.models import Group, Job, Token, User
+from scheduler.models import Group, Token, User
 from scheduler.states import Role, Scope
 from webapp import access, queries, usage
 from webapp.access import Account
@@ -26,6 +26,13 @@ bp = Blueprint("account", __name__)
 Errors = dict[str, list[str]]
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,12}")
+
+_LIMITS = {
+    "cpu_units": "CPU at a time",
+    "memory_mb": "Memory at a time",
+    "running_jobs": "Running at a time",
+    "backlog": "Unfinished jobs",
+}
 
 _SCOPES = (
     (Scope.READ, "see your jobs and follow them live"),
@@ -97,21 +104,14 @@ def _about(account: Account) -> dict[str, Any]:
     session = db.session()
     user = session.get_one(User, account.id)
     group = None if user.group_id is None else session.get_one(Group, user.group_id).name
-    counts = queries.count_by_status(session, Job.owner_id == account.id)
     used = usage.usage(session, account, now=clock.now())
     return {
         "shares": [("hour", used["shares"]["hour"]), ("day", used["shares"]["day"])],
         "username": user.username,
         "role": Role(user.role),
         "group": group,
-        "weight": user.weight,
-        "unfinished_jobs": sum(counts.values()),
-        "caps": {
-            "cpu_units": user.cap_cpu_units,
-            "memory_mb": user.cap_memory_mb,
-            "running_jobs": user.cap_running_jobs,
-            "backlog": user.cap_backlog,
-        },
+        "weight": used["weight"],
+        "limits": [one | {"title": _LIMITS[one["name"]]} for one in used["limits"]],
     }
 
 

@@ -92,10 +92,13 @@ def clear() -> ResponseReturnValue:
     """Retry or discard what a form names, then go back to where its button was."""
     account = access.require(role=Role.USER)
     asked = _asked(request.form)
-    if request.form.get("action") == "discard":
-        _flash_outcome(asked, clearing.discard(account, asked), "is discarded", "are discarded")
-    else:
-        _flash_outcome(asked, clearing.retry(account, asked), "runs again", "run again")
+    match request.form.get("action"):
+        case "discard":
+            _flash_outcome(asked, clearing.discard(account, asked), "is discarded", "are discarded")
+        case "retry":
+            _flash_outcome(asked, clearing.retry(account, asked), "runs again", "run again")
+        case _:
+            raise Problem("bad_request", "The form does not say what to do with the jobs.")
     return redirect(frame.safe_target(request.form.get("next") or url_of({})))
 
 

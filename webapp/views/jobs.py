@@ -1,6 +1,6 @@
 """The Jobs page, a job's own page, submitting, cancelling and retrying by form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import (
@@ -20,13 +20,13 @@ from scheduler.models import Job, JobType
 from scheduler.states import JobStatus, Role
 from scheduler.store import cancellation
 from scheduler.store.moves import Move
-from webapp import access, audit, dead_letters, presentation, queries
+from webapp import access, audit, dead_letters, once, presentation, queries
 from webapp.access import Account
 from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.forms import JobForm
 from webapp.services import services
-from webapp.submitting import finish, take_in
+from webapp.submitting import Intake, finish, take_in
 from webapp.views import frame, history, listing, reads
 
 bp = Blueprint("jobs", __name__)
@@ -70,7 +70,6 @@ def job_page(job: Job) -> Response:
         "dependents": queries.children_of(session, job, limit=DEPENDENTS_SHOWN),
         "peak_memory_mb": history.peak_memory_mb(tries),
         "cpu_units": history.average_cpu_units(tries),
-        "is_stopping": reads.cancel_is_asked(session, job),
         "curl": presentation.curl(request.host_url, history.submission_of(shown)),
     }
     return make_response(render_template("jobs/show.html", job=shown, page=around))
@@ -93,24 +92,33 @@ def submit() -> ResponseReturnValue:
     if kind is not None:
         return _form_page(JobForm.empty(_type(kind)))
     frame.reader()
-    return render_template("jobs/submit.html", types=queries.job_types(db.session()))
+    return render_template("jobs/submit.html", types=queries.offered_types(db.session()))
 
 
 @bp.post("/submit")
 @frame.page
 def submit_form() -> ResponseReturnValue:
-    """Submit what the form says, by the path the JSON side takes; problems stand at the fields."""
+    """Submit what the form says, by the path the JSON side takes; problems stand at the fields.
+
+    If that is only to be tried, the answer is what would become of it.
+    """
     account = access.require(role=Role.USER)
     form = JobForm.filled(_type(request.args.get("type", "")), request.form)
     wanted = form.request()
     if wanted is None:
         return _form_page(form, 422)
+    is_trial = "try" in request.form
+    key = once.key_of(request.form, wanted.model_dump_json())
+    if key and not is_trial:
+        request.environ["HTTP_IDEMPOTENCY_KEY"] = key  # where programs send theirs
     try:
         intake = take_in(account, [wanted], batch=False)
     except SubmissionRefused as refusal:
         db.session.rollback()
         form.refuse(refusal.path, str(refusal))
         return _form_page(form, 422)
+    if is_trial:
+        return _form_page(form, tried=_taken_back(intake))
     job_id = intake.jobs[0].job.job_id
     finish(intake.moves)
     flash(f"{job_id} was there already." if intake.duplicates else f"{job_id} is submitted.")
@@ -127,6 +135,14 @@ def cancel(job_id: str) -> ResponseReturnValue:
     _flash_outcome(job, asked=bool(moves))
     finish(moves)
     return _back_from(job)
+
+
+def _taken_back(intake: Intake) -> dict[str, Any]:
+    """Return what a submission would have come to, which nobody has seen yet, and undo it."""
+    view = queries.one_job(db.session(), services().redis, intake.jobs[0].job)
+    told = listing.jobs_to_json([view])[0] | {"is_there": bool(intake.duplicates)}
+    db.session.rollback()
+    return told
 
 
 def retried(job: Job, moves: Sequence[Move]) -> Response:
@@ -178,6 +194,9 @@ def _type(name: str) -> JobType:
     return found
 
 
-def _form_page(form: JobForm, status: int = 200) -> ResponseReturnValue:
+def _form_page(
+    form: JobForm, status: int = 200, *, tried: Mapping[str, Any] | None = None
+) -> ResponseReturnValue:
     frame.reader()
-    return render_template("jobs/submit.html", form=form), status
+    key = once.new_key()
+    return render_template("jobs/submit.html", form=form, key=key, tried=tried), status

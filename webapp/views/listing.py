@@ -125,11 +125,15 @@ def listing(account: Account, filters: Mapping[str, str], args: Mapping[str, str
 
 def jobs_to_json(views: Sequence[queries.JobView]) -> list[dict[str, Any]]:
     """Return jobs as the JSON side answers them, with what only pages say beside."""
-    now = clock.now()
+    now, stopping = clock.now(), reads.stopping(db.session(), [view.job.id for view in views])
     return [
         serialise.job_to_json(view, now=now)
-        | {"reason_job_id": view.job.reason_job_id, "due_at": view.job.due_at}
-        | {"estimated_seconds": view.job.estimated_seconds}
+        | {
+            "reason_job_id": view.job.reason_job_id,
+            "due_at": view.job.due_at,
+            "estimated_seconds": view.job.estimated_seconds,
+            "is_stopping": view.job.id in stopping,
+        }
         for view in views
     ]
 

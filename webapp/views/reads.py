@@ -14,6 +14,7 @@ from scheduler.events import Standing, read_standings
 from scheduler.models import Active, Job, JobEvent, JobLog, User
 from scheduler.states import DISCARD, FINISHED, UNFINISHED, JobStatus
 from scheduler.store import fleet
+from scheduler.store.finding import among
 from webapp import figures, queries, serialise
 
 COUNT_LIMIT = 1000
@@ -97,10 +98,12 @@ def last_logs(session: Session, job: Job, *, limit: int) -> list[JobLog]:
     return list(reversed(newest))
 
 
-def cancel_is_asked(session: Session, job: Job) -> bool:
-    """Tell whether a running job was asked to stop."""
-    asked = select(Active.cancel_requested_at).where(Active.job_id == job.id)
-    return session.scalar(asked) is not None
+def stopping(session: Session, ids: Collection[int]) -> set[int]:
+    """Return which of some jobs run, and were asked to stop."""
+    asked = select(Active.job_id).where(
+        among(Active.job_id, ids), Active.cancel_requested_at.is_not(None)
+    )
+    return set(session.scalars(asked))
 
 
 def moves_since(

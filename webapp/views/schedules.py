@@ -20,7 +20,7 @@ from scheduler.errors import FairqError, SubmissionRefused, TimingInvalid
 from scheduler.models import Schedule, User
 from scheduler.states import Role
 from scheduler.store.moves import Move
-from webapp import access, queries, schedules
+from webapp import access, once, queries, schedules
 from webapp.errors import Problem
 from webapp.extensions import db
 from webapp.schedule_form import ScheduleForm
@@ -42,7 +42,13 @@ def schedules_page(query: OwnerPage) -> Response:
     now = clock.now()
     shown = [schedules.schedule_to_json(schedule, owner, now=now) for schedule, owner in found]
     return make_response(
-        render_template("schedules/index.html", schedules=shown, query=query, next_cursor=cursor)
+        render_template(
+            "schedules/index.html",
+            schedules=shown,
+            query=query,
+            next_cursor=cursor,
+            key=once.new_key(),
+        )
     )
 
 
@@ -58,6 +64,7 @@ def schedule_page(schedule: Schedule, form: ScheduleForm | None = None) -> Respo
             schedule=schedules.schedule_to_json(schedule, owner, now=clock.now()),
             jobs=session.scalars(last).all(),
             form=form or ScheduleForm.of(schedule),
+            key=once.new_key(),
         ),
         422 if form else 200,
     )
@@ -68,12 +75,11 @@ def schedule_page(schedule: Schedule, form: ScheduleForm | None = None) -> Respo
 def new() -> ResponseReturnValue:
     """Show the form of a new schedule, filled with a job that can be made as it stands."""
     access.require(role=Role.USER)
-    asks_nothing = (
-        kind.name
-        for kind in queries.job_types(db.session())
-        if not (kind.payload_schema or {}).get("required")
-    )
-    return _new_page(ScheduleForm.empty(next(asks_nothing, "")))
+    types = queries.offered_types(db.session())
+    if not types:
+        return _new_page(None)
+    asks_nothing = (kind for kind in types if not (kind.payload_schema or {}).get("required"))
+    return _new_page(ScheduleForm.empty(next(asks_nothing, types[0]).name))
 
 
 @bp.post("/new-schedule")
@@ -157,7 +163,8 @@ def _resume(session: Session, schedule: Schedule) -> _Done:
 
 
 def _run(session: Session, schedule: Schedule) -> _Done:
-    return schedules.run(session, schedule).moves, "runs now"
+    made = schedules.run(session, schedule, key=once.key_of(request.form, schedule.name))
+    return made.moves, "runs now" if made.moves else "was run by the same button before"
 
 
 def _delete(session: Session, schedule: Schedule) -> _Done:
@@ -184,6 +191,6 @@ def _explain(form: ScheduleForm, refusal: FairqError | Problem) -> None:
             form.refuse(refusal.field, str(refusal))
 
 
-def _new_page(form: ScheduleForm, status: int = 200) -> ResponseReturnValue:
+def _new_page(form: ScheduleForm | None, status: int = 200) -> ResponseReturnValue:
     frame.reader()
     return render_template("schedules/new.html", form=form), status

@@ -5,8 +5,10 @@ const place = document.getElementById("docs");
 const token = document.querySelector('meta[name="csrf-token"]').content;
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
+/** Be dark if the reader has chosen that, or has left it to a system that is. */
 function followScheme() {
-  document.documentElement.classList.toggle("dark-mode", dark.matches);
+  const { classList, dataset } = document.documentElement;
+  classList.toggle("dark-mode", dataset.theme === "system" ? dark.matches : dataset.theme === "dark");
 }
 
 dark.addEventListener("change", followScheme);

@@ -1,7 +1,7 @@
 // A job's page: its progress and log as they come, everything else by loading the page again.
 
 import * as clock from "./clock.js";
-import { setProgress, setStatus } from "./elements.js";
+import { jobUrl, setProgress, setStatus } from "./elements.js";
 import { ask, isNews, target } from "./live.js";
 import * as refresh from "./refresh.js";
 
@@ -74,6 +74,31 @@ function addLines(lines) {
   if (follows && atEnd) log.scrollTop = log.scrollHeight;
 }
 
+/** Take over the lines of a page that was loaded again, and say so where there may be more between. */
+function catchUp(fresh) {
+  const log = document.querySelector("[data-log]");
+  const lines = [...fresh.querySelectorAll("[data-log] .log-line")];
+  const isCut = lines.length >= Number(log.dataset.most) && log.querySelector(".log-line");
+  const isKnown = lines.length && log.querySelector(`[data-key="${lines[0].dataset.key}"]`);
+  if (isCut && !isKnown) addLines([gapBefore(lines[0])]);
+  addLines(lines.map((line) => document.importNode(line, true)));
+  const none = log.querySelector("[data-log-none]");
+  if (none) none.textContent = fresh.querySelector("[data-log-none]").textContent;
+}
+
+/** Return the note that lines are missing; its key puts it right before *line*. */
+function gapBefore(line) {
+  const { job, owner } = page().dataset;
+  const box = document.createElement("p");
+  box.className = "log-gap";
+  box.dataset.key = Number(line.dataset.key) - 0.5;
+  const all = document.createElement("a");
+  all.href = jobUrl(job, owner, "logs");
+  all.textContent = "All of them as JSON";
+  box.append("Lines are missing here. ", all);
+  return box;
+}
+
 async function follow() {
   const { job, owner } = page().dataset;
   await ask("follow", { job_id: job, owner });
@@ -87,9 +112,7 @@ export function start() {
   target.addEventListener("queue", queue);
   target.addEventListener("log", ({ detail }) => isThis(detail) && addLines(detail.lines.map(lineElement)));
   target.addEventListener("connected", follow);
-  refresh.onRefresh((fresh) => {
-    addLines([...fresh.querySelectorAll("[data-log] .log-line")].map((line) => document.importNode(line, true)));
-  });
+  refresh.onRefresh(catchUp);
   const log = document.querySelector("[data-log]");
   log.scrollTop = log.scrollHeight;
   document.querySelector("[data-log-floor]").addEventListener("change", ({ target: floor }) => {

@@ -1,18 +1,25 @@
 // JSON that a person writes: what is wrong with it is told as it is typed.
 
-/** Tell what is wrong with the JSON object in *area*. */
+/** Tell what is wrong with the JSON object in *area*. Returns the object if nothing is. */
 export function check(area) {
+  let value = null;
   let problem = "";
   try {
-    const value = JSON.parse(area.value || "{}");
+    value = JSON.parse(area.value || "{}");
     if (value === null || Array.isArray(value) || typeof value !== "object") problem = "This has to be a JSON object: { … }.";
   } catch (error) {
     problem = `This is not JSON yet: ${error.message}.`;
   }
   area.setAttribute("aria-invalid", problem ? "true" : "false");
+  tell(problem);
+  return problem ? null : value;
+}
+
+/** Say *words* below what is written; nothing hides the line. */
+export function tell(words) {
   const place = document.querySelector("[data-json-problem]");
-  place.textContent = problem;
-  place.hidden = !problem;
+  place.textContent = words;
+  place.hidden = !words;
 }
 
 /** Check *area* whenever it changes. */

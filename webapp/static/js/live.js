@@ -23,14 +23,14 @@ export const target = new EventTarget();
 
 let socket = null;
 let seq = 0;
-let state = "catching-up";
+let isCut = false; // the browser has no network
+let isAway = false; // the broker cannot be reached, so nothing is told
+let isCurrent = false; // the page shows the truth
+let isOut = false; // the reader is signed out
+let told = ""; // what the banner is for
 let bannerTimer = null;
 let pollTimer = null;
 const seen = new Map();
-
-export function currentState() {
-  return state;
-}
 
 /** Ask the server for something; resolves to its answer, or null if it does not answer. */
 export async function ask(event, body) {
@@ -54,6 +54,10 @@ export function start() {
   const body = document.body.dataset;
   seq = Number(body.seq) || 0;
   refresh.onRefresh((fresh) => noteSeq(Number(fresh.body.dataset.seq) || 0));
+  refresh.onTry((hasWorked) => {
+    isCurrent = hasWorked;
+    showState();
+  });
   socket = io("/", {
     transports: ["websocket", "polling"],
     tryAllTransports: true,
@@ -70,8 +74,8 @@ export function start() {
   });
   socket.on("live", ({ state: told }) => (told === "live" ? brokerBack() : brokerAway()));
   for (const name of EVENTS) socket.on(name, (detail) => deliver(name, detail));
-  window.addEventListener("offline", lost);
-  window.addEventListener("online", () => (socket.connected ? connected() : socket.connect()));
+  window.addEventListener("offline", () => setCut(true));
+  window.addEventListener("online", () => setCut(false));
   document.addEventListener("fairq:signed-out", signedOut);
 }
 
@@ -85,17 +89,25 @@ function noteSeq(newest) {
   seq = Math.max(seq, newest);
 }
 
-async function connected() {
-  setState("catching-up");
-  const current = await refresh.now();
-  if (!socket.connected) return;
-  setState(current ? "live" : "catching-up");
-  if (!current) setTimeout(() => socket.connected && connected(), RETRY);
-  target.dispatchEvent(new CustomEvent("connected"));
+function setCut(cut) {
+  isCut = cut;
+  showState();
+  if (cut) return;
+  if (socket.connected) connected();
+  else socket.connect();
 }
 
-function lost() {
-  setState("offline");
+async function connected() {
+  isCut = false;
+  isCurrent = false;
+  showState();
+  await refresh.now();
+  if (socket.connected) target.dispatchEvent(new CustomEvent("connected"));
+}
+
+function lost(reason) {
+  showState();
+  if (reason === "io server disconnect") comeBack(); // Socket.IO takes that for an answer
 }
 
 function refused(error) {
@@ -103,13 +115,19 @@ function refused(error) {
     signedOut();
     return;
   }
-  setState("offline");
-  if (!socket.active) setTimeout(() => socket.connect(), RETRY);
+  showState();
+  if (!socket.active) comeBack();
+}
+
+/** Connect again where Socket.IO does not: the server lets the reader in, or says that they are out. */
+function comeBack() {
+  setTimeout(() => socket.connect(), RETRY);
 }
 
 function signedOut() {
-  socket.disconnect();
   setState("offline");
+  isOut = true;
+  socket.disconnect();
   const banner = document.querySelector("[data-live-banner]");
   clearTimeout(bannerTimer);
   const link = document.createElement("a");
@@ -120,19 +138,29 @@ function signedOut() {
 }
 
 function brokerAway() {
-  setState("catching-up", "away");
+  isAway = true;
+  showState();
   pollTimer ??= setInterval(() => refresh.request(), POLL);
 }
 
 function brokerBack() {
-  if (pollTimer === null) return;
+  if (!isAway) return;
+  isAway = false;
   clearInterval(pollTimer);
   pollTimer = null;
   connected();
 }
 
+function showState() {
+  if (isOut) return;
+  if (isCut || !socket.connected) setState("offline");
+  else if (isAway) setState("catching-up", "away");
+  else setState(isCurrent ? "live" : "catching-up");
+}
+
 function setState(next, banner = next) {
-  state = next;
+  if (banner === told) return;
+  told = banner;
   const element = document.querySelector("[data-live-state]");
   element.hidden = false;
   element.dataset.state = next;

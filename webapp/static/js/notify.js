@@ -3,6 +3,7 @@
 import * as clock from "./clock.js";
 import { target } from "./live.js";
 import { icon, jobUrl } from "./elements.js";
+import { keep, recall } from "./kept.js";
 import { onRefresh } from "./refresh.js";
 
 const SHOWN_FOR = 9000;
@@ -15,15 +16,7 @@ const told = new Set();
 let waiting = [];
 let gathered = null;
 
-const readKey = () => `fairq:${document.body.dataset.user}:read`;
-
-function storage() {
-  try {
-    return window.localStorage;
-  } catch {
-    return null;
-  }
-}
+const READ = "read"; // up to which note
 
 /** Show a passing message; *status* gives it its look. Returns its element. */
 export function toast({ title, message = "", status = "", url = "" }) {
@@ -125,7 +118,7 @@ function newest() {
 }
 
 function count() {
-  const read = Number(storage()?.getItem(readKey()) ?? 0);
+  const read = Number(recall(READ) ?? 0);
   const items = [...document.querySelectorAll("[data-bell-list] [data-seq]")];
   const unread = items.filter((one) => Number(one.dataset.seq) > read).length;
   const badge = document.querySelector("[data-bell-count]");
@@ -134,7 +127,7 @@ function count() {
 }
 
 function markRead() {
-  storage()?.setItem(readKey(), String(newest()));
+  keep(READ, String(newest()));
   count();
 }
 
@@ -151,7 +144,7 @@ function offerBrowser() {
 export function start() {
   const bell = document.querySelector("[data-bell]");
   for (const item of bell.querySelectorAll("[data-seq]")) told.add(Number(item.dataset.seq));
-  if (storage()?.getItem(readKey()) === null) markRead();
+  if (recall(READ) === null) markRead();
   count();
   offerBrowser();
   bell.addEventListener("toggle", () => bell.open && markRead());

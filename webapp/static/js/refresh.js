@@ -6,8 +6,10 @@ import { morph } from "./morph.js";
 
 const GATHER = 120;
 const PAUSE = 1000;
+const RETRY = 5000;
 
 const listeners = [];
+const witnesses = [];
 let timer = null;
 let running = null;
 let again = false;
@@ -19,13 +21,22 @@ export function onRefresh(listener) {
   listeners.push(listener);
 }
 
+/** Call *witness* after every try to update, with whether the page now shows the truth. */
+export function onTry(witness) {
+  witnesses.push(witness);
+}
+
+/** Tell whether a reader is being asked something: the page stays as it was when they were asked. */
+const isAsking = () => document.querySelector("dialog[open]") !== null;
+
 /** Update soon; calls that come together share one update. A hidden page waits until it is seen. */
 export function request() {
-  if (document.hidden) {
-    stale = true;
-  } else if (timer === null) {
-    timer = setTimeout(now, Math.max(GATHER, last + PAUSE - performance.now()));
-  }
+  after(Math.max(GATHER, last + PAUSE - performance.now()));
+}
+
+function after(pause) {
+  if (document.hidden || isAsking()) stale = true;
+  else timer ??= setTimeout(now, pause);
 }
 
 /** Update at once. Resolves to whether the page now shows the truth. */
@@ -36,7 +47,7 @@ export function now() {
     again = true;
     return running;
   }
-  running = load().finally(() => {
+  running = update().finally(() => {
     running = null;
     last = performance.now();
     if (again) {
@@ -47,22 +58,40 @@ export function now() {
   return running;
 }
 
-async function load() {
+async function update() {
   stale = false;
+  const isCurrent = await load();
+  for (const witness of witnesses) witness(isCurrent);
+  return isCurrent;
+}
+
+async function load() {
   if (document.querySelector('meta[name="answers-a-form"]')) return true; // it has no address
-  let response;
-  try {
-    response = await fetch(location.href, { headers: { Accept: "text/html" } });
-  } catch {
-    return false;
-  }
-  if (response.redirected && new URL(response.url).pathname === "/sign-in") {
+  const { response, text } = await read();
+  if (response?.redirected && new URL(response.url).pathname === "/sign-in") {
     document.dispatchEvent(new CustomEvent("fairq:signed-out"));
     return false;
   }
-  if (!response.ok) return false;
-  apply(new DOMParser().parseFromString(await response.text(), "text/html"));
+  if (!response?.ok) {
+    after(Math.max(RETRY, 1000 * (parseInt(response?.headers.get("Retry-After"), 10) || 0)));
+    return false;
+  }
+  if (isAsking()) {
+    stale = true;
+    return false;
+  }
+  apply(new DOMParser().parseFromString(text, "text/html"));
   return true;
+}
+
+/** Read the page again; nothing of it if the server does not answer. */
+async function read() {
+  try {
+    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    return { response, text: await response.text() };
+  } catch {
+    return {};
+  }
 }
 
 function apply(fresh) {
@@ -71,14 +100,34 @@ function apply(fresh) {
   clock.show(fresh);
   const reveals = fresh.querySelectorAll("[data-with-scripts]");
   for (const element of reveals) element.hidden = false;
-  for (const part of document.querySelectorAll("[data-part]")) {
-    const wanted = fresh.getElementById(part.id);
-    if (!wanted) part.replaceChildren();
-    else for (const element of morph(part, wanted)) element.classList?.add("arrived");
-  }
+  keepFocus(() => {
+    for (const part of document.querySelectorAll("[data-part]")) {
+      const wanted = fresh.getElementById(part.id);
+      if (!wanted) part.replaceChildren();
+      else for (const element of morph(part, wanted)) element.classList?.add("arrived");
+    }
+  });
   for (const listener of listeners) listener(fresh);
+}
+
+/** Make a change. Where it takes away what had the focus, a link near there or the place gets it. */
+function keepFocus(change) {
+  const focused = document.activeElement;
+  const around = [];
+  for (let here = focused; here && here !== document.body; here = here.parentElement) around.push(here);
+  change();
+  if (document.contains(focused) && !focused.disabled) return;
+  for (const place of around.filter((one) => document.contains(one))) {
+    const near = place.matches("[tabindex]") ? place : place.querySelector("a[href]");
+    near?.focus({ preventScroll: true });
+    if (near) return;
+  }
 }
 
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && stale) now();
 });
+
+window.addEventListener("pageshow", ({ persisted }) => persisted && request()); // kept by the browser
+
+document.addEventListener("close", () => stale && request(), { capture: true }); // of a dialog
