@@ -35,7 +35,7 @@ class NotSignedIn(FairqError):
     def __init__(self) -> None:
         super().__init__(
             "not signed in: run `fairq login`, or set FAIRQ_URL and FAIRQ_TOKEN"
-            " (the token of a login is for its own address only)"
+            " (either token is for its own address only)"
         )
 
 
