@@ -3,6 +3,7 @@
 Nothing is sent here. Both clients send these, so that they cannot disagree.
 """
 
+import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,13 +35,17 @@ A = TypeVar("A", bound=Answer)
 
 _LARGE_PAGE = 500
 
+GRACE_SECONDS = 2.0
+"""What an answer may take on its way when there is no time left to wait for it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[T]):
     """One request, and how its answer is read.
 
     *is_safe*: sending it twice is as good as sending it once, so that it may be sent again when
-    nobody knows whether it arrived. *waits_seconds* is how long the server may take on purpose.
+    nobody knows whether it arrived. *waits_seconds* is how long the server may take on purpose;
+    *timeout_seconds* bounds what it may take beside that, if the client does not bound it more.
     """
 
     method: str
@@ -51,6 +56,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     is_safe: bool = False
     waits_seconds: float = 0
+    timeout_seconds: float = math.inf
 
 
 class JobFilter(TypedDict, total=False):
@@ -145,8 +151,13 @@ def attempts(job: str | Job, owner: str | None, cursor: str | None) -> Call[Page
     return _get(_job_path(job, "attempts"), read, **query)
 
 
-def wait(job: str | Job, seconds: float, owner: str | None = None) -> Call[Job]:
-    """Read a job as soon as it is finished, or how it stands after *seconds*."""
+def wait(
+    job: str | Job, seconds: float, owner: str | None = None, *, left: float = math.inf
+) -> Call[Job]:
+    """Read a job as soon as it is finished, or how it stands after *seconds*.
+
+    *left* is how long whoever asks is willing to wait for the answer, but for a moment.
+    """
     return Call(
         method="GET",
         path=_job_path(job, "wait"),
@@ -154,6 +165,7 @@ def wait(job: str | Job, seconds: float, owner: str | None = None) -> Call[Job]:
         query=_given(timeout_seconds=seconds, owner=_owner(job, owner)),
         is_safe=True,
         waits_seconds=seconds,
+        timeout_seconds=left - seconds + GRACE_SECONDS,
     )
 
 

@@ -165,7 +165,7 @@ def _fits(route: str, asked: "Asked") -> bool:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer as a whole."""
+    """An answer as a whole; a body of bytes is sent as it is."""
 
     status: int
     body: Any = None
@@ -203,6 +203,10 @@ class Asked:
     @property
     def segments(self) -> list[str]:
         return [unquote(part) for part in self.path.split("/")[1:]]
+
+
+def _written(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
 def event(data: Mapping[str, Any], *, number: int | None = None, kind: str | None = None) -> str:
@@ -314,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names http.server looks for
 
     def _reply(self, reply: Reply) -> None:
-        raw = b"" if reply.status == 204 else json.dumps(reply.body).encode()
+        raw = b"" if reply.status == 204 else _written(reply.body)
         given = {"Content-Type": "application/json", "Content-Length": str(len(raw))}
         self._head(reply.status, given | reply.headers)
         self.wfile.write(raw)

@@ -9,6 +9,7 @@ from fairq.client import WAIT_SECONDS
 from tests.fairq.conftest import TOKEN
 from tests.fairq.double import (
     NOON,
+    Asked,
     Double,
     Events,
     Reply,
@@ -209,6 +210,39 @@ def test_an_answer_of_something_else_is_refused(client: Any, double: Double, ans
     assert "elsewhere.example.org" in caught.value.detail or answer.status != 302
 
 
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("7", 7),
+        ("Sun, 01 Mar 2026 12:00:30 GMT", 30),
+        ("Sun, 01 Mar 2026 12:00:30 -0000", 30),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", None),
+        ("soon", None),
+    ],
+)
+def test_a_refusal_tells_when_to_come_back(
+    client: Any,
+    double: Double,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    seconds: float | None,
+) -> None:
+    monkeypatch.setattr("fairq.clock.now", lambda: datetime(2026, 3, 1, 12, tzinfo=UTC))
+    double.on("PATCH", "/jobs/a/cancel", Reply(503, {}, {"Retry-After": asked}))
+
+    with pytest.raises(Refused) as caught:
+        client.cancel("a")
+
+    assert caught.value.retry_after == seconds
+
+
+def test_an_answer_that_cannot_be_read_is_none(client: Any, double: Double) -> None:
+    double.on("PATCH", "/jobs/a/cancel", Reply(200, b"no gzip", {"Content-Encoding": "gzip"}))
+
+    with pytest.raises(NoAnswer):
+        client.cancel("a")
+
+
 def test_what_a_newer_server_tells_is_kept(client: Any, double: Double) -> None:
     double.on("GET", "/jobs/a", Reply(200, job(mood="good", progress={"fraction": 1, "eta": 3})))
 
@@ -257,6 +291,42 @@ def test_waiting_ends_when_the_time_is_over(client: Any, double: Double) -> None
 
     assert caught.value.job.status == "running"
     assert isinstance(caught.value, TimeoutError)
+
+
+@pytest.mark.parametrize("last", [Silence(), AWAY])
+def test_waiting_ends_when_the_time_is_over_while_the_server_is_away(
+    client: Any, double: Double, last: Any
+) -> None:
+    double.on("GET", "/jobs/a/wait", Reply(202, job("a", "running")), Silence(), last)
+
+    with pytest.raises(NotFinished, match="still running") as caught:
+        client.wait("a", timeout_seconds=0.5)
+
+    assert caught.value.job.status == "running"
+
+
+def test_a_job_that_was_never_seen_is_not_known_to_be_finished(client: Any, double: Double) -> None:
+    double.on("GET", "/jobs/a/wait", Reply(503, {}, {"Retry-After": "7"}))
+
+    with pytest.raises(NotFinished, match="a could not be seen to finish") as caught:
+        client.wait("a", timeout_seconds=5)
+
+    assert caught.value.job is None
+    assert len(double.requests) == 1
+
+
+def test_waiting_ends_though_the_server_hangs(
+    client: Any, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_asked: Asked) -> Silence:
+        double.wait_for_end()
+        return Silence()
+
+    monkeypatch.setattr("fairq.calls.GRACE_SECONDS", 0.1)
+    double.on("GET", "/jobs/a/wait", hang)
+
+    with pytest.raises(NotFinished):
+        client.wait("a", timeout_seconds=0.2)
 
 
 def test_attempts_are_read(client: Any, double: Double) -> None:
