@@ -6,10 +6,10 @@ Nothing is sent here. Both clients send these, so that they cannot disagree.
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
 from fairq.models import (
@@ -243,11 +243,17 @@ def dead_letter_groups(wanted: DeadLetterFilter, cursor: str | None) -> Call[Pag
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What became of dead letters; *next_cursor* goes on where the request had to stop."""
+    """What became of dead letters: some were *skipped* that were none, or none any more.
 
-    done: int
-    skipped: int
-    next_cursor: str | None
+    *next_cursor* goes on where a request had to stop.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    next_cursor: str | None = None
+
+    def __add__(self, other: Self) -> Self:
+        return replace(other, done=self.done + other.done, skipped=self.skipped + other.skipped)
 
 
 def retry_dead_letters(
@@ -264,15 +270,18 @@ def discard_dead_letters(meant: Mapping[str, Any], cursor: str | None) -> Call[C
     return _change("POST", "/dead-letters/discard", partial(_cleared, "discarded"), body)
 
 
-def meant(job_ids: Iterable[str], wanted: DeadLetterFilter) -> dict[str, Any]:
-    """Say which dead letters are meant: those named, or else all that match."""
-    named = list(job_ids)
-    query = _query(wanted)
-    if not named:
-        return {"filter": query}
-    if set(query) - {"owner"}:
-        raise ValueError("give job ids or a filter, not both")
-    return {"job_ids": named, **query}
+def meant(job_ids: Iterable[str], wanted: DeadLetterFilter, *, everything: bool) -> dict[str, Any]:
+    """Say which dead letters are meant: those named, all that match, or really *everything*.
+
+    Raises ValueError unless it is one of these: all are not meant by saying nothing.
+    """
+    named, query = list(job_ids), _query(wanted)
+    said = [bool(named), bool(set(query) - {"owner"}), everything]
+    if sum(said) > 1:
+        raise ValueError("give job ids, a filter or everything=True, not both")
+    if not any(said):
+        raise ValueError("say which are meant, by their ids or by a filter, or everything=True")
+    return {"job_ids": named, **query} if named else {"filter": query}
 
 
 # Schedules

@@ -200,18 +200,22 @@ class Client:
         self,
         *job_ids: str,
         payload: Mapping[str, Any] | None = None,
+        everything: bool = False,
         **wanted: Unpack[DeadLetterFilter],
-    ) -> int:
-        """Run dead letters again, those named or all that match, and return how many.
+    ) -> Cleared:
+        """Run dead letters again, those named, all that match or *everything*; tell how many.
 
         *payload* is merged into their payloads; None in it takes a field away.
         """
-        meant = calls.meant(job_ids, wanted)
+        meant = calls.meant(job_ids, wanted, everything=everything)
         return self._clear(partial(calls.retry_dead_letters, meant, payload))
 
-    def discard_dead_letters(self, *job_ids: str, **wanted: Unpack[DeadLetterFilter]) -> int:
-        """Take dead letters out of the list, those named or all that match; return how many."""
-        return self._clear(partial(calls.discard_dead_letters, calls.meant(job_ids, wanted)))
+    def discard_dead_letters(
+        self, *job_ids: str, everything: bool = False, **wanted: Unpack[DeadLetterFilter]
+    ) -> Cleared:
+        """Take out of the list those named, all that match or *everything*; tell how many."""
+        meant = calls.meant(job_ids, wanted, everything=everything)
+        return self._clear(partial(calls.discard_dead_letters, meant))
 
     # Schedules
 
@@ -307,13 +311,12 @@ class Client:
             if cursor is None:
                 return
 
-    def _clear(self, part_of: Callable[[str | None], Call[Cleared]]) -> int:
-        done, cursor = 0, None
+    def _clear(self, part_of: Callable[[str | None], Call[Cleared]]) -> Cleared:
+        total = Cleared()
         while True:
-            cleared = self.send(part_of(cursor))
-            done, cursor = done + cleared.done, cleared.next_cursor
-            if cursor is None:
-                return done
+            total += self.send(part_of(total.next_cursor))
+            if total.next_cursor is None:
+                return total
 
     def _followed(self, job: str | Job, owner: str | None) -> Iterator[LogLine]:
         call, last_id = calls.follow_logs(job, owner), None

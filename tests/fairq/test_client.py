@@ -472,7 +472,9 @@ def test_dead_letters_run_again_until_none_is_left(client: Any, double: Double) 
         Reply(200, {"retried": 1, "skipped": 1, "next_cursor": None}),
     )
 
-    assert client.retry_dead_letters(fingerprint="f1", payload={"n": 2}) == 3
+    cleared = client.retry_dead_letters(fingerprint="f1", payload={"n": 2})
+
+    assert (cleared.done, cleared.skipped) == (3, 1)
     meant = {"filter": {"fingerprint": "f1"}, "payload": {"n": 2}}
     assert double.bodies("POST", "/dead-letters/retry") == [meant, meant | {"cursor": "more"}]
 
@@ -480,15 +482,36 @@ def test_dead_letters_run_again_until_none_is_left(client: Any, double: Double) 
 def test_dead_letters_are_discarded_by_name(client: Any, double: Double) -> None:
     double.on("POST", "/dead-letters/discard", Reply(200, {"discarded": 2, "next_cursor": None}))
 
-    assert client.discard_dead_letters("a", "b", owner="ann") == 2
+    assert client.discard_dead_letters("a", "b", owner="ann").done == 2
     assert double.bodies("POST", "/dead-letters/discard") == [
         {"job_ids": ["a", "b"], "owner": "ann"}
     ]
 
 
-def test_names_and_a_filter_are_too_much(client: Any) -> None:
-    with pytest.raises(ValueError, match="not both"):
-        client.discard_dead_letters("a", type="simulate")
+def test_all_dead_letters_are_meant_by_saying_so(client: Any, double: Double) -> None:
+    double.on("POST", "/dead-letters/discard", Reply(200, {"discarded": 2, "next_cursor": None}))
+
+    client.discard_dead_letters(everything=True, owner="ann")
+
+    assert double.bodies("POST", "/dead-letters/discard") == [{"filter": {"owner": "ann"}}]
+
+
+@pytest.mark.parametrize("call", ["retry_dead_letters", "discard_dead_letters"])
+@pytest.mark.parametrize(
+    ("job_ids", "wanted", "says"),
+    [
+        ([], {}, "say which"),
+        ([], {"owner": "ann"}, "say which"),
+        ([], {"type": None}, "say which"),
+        (["a"], {"type": "simulate"}, "not both"),
+        (["a"], {"everything": True}, "not both"),
+    ],
+)
+def test_nobody_means_dead_letters_by_saying_nothing_or_two_things(
+    client: Any, call: str, job_ids: list[str], wanted: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        getattr(client, call)(*job_ids, **wanted)
 
 
 # Schedules

@@ -315,7 +315,7 @@ def test_dead_letters_run_again_or_are_discarded(typed: Terminal, double: Double
     double.on("POST", "/dead-letters/discard", Reply(200, {"discarded": 3, "next_cursor": None}))
 
     assert typed("dead", "retry", "a", "b", "--payload", '{"n": null}').out == "2 retried\n"
-    assert typed("dead", "discard", "--all", "--json").json() == [{"discarded": 3}]
+    assert typed("dead", "discard", "--all", "--json").json() == [{"discarded": 3, "skipped": 0}]
     assert double.bodies("POST", "/dead-letters/retry") == [
         {"job_ids": ["a", "b"], "payload": {"n": None}}
     ]
