@@ -251,7 +251,7 @@ class AsyncClient:
         return await self.send(calls.me())
 
     async def workers(self) -> list[Worker]:
-        """Read every worker, for operators."""
+        """Read every worker, of Celery and pulling, for operators."""
         return await self.send(calls.workers())
 
     async def stats(self) -> Stats:

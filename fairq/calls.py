@@ -13,6 +13,8 @@ from typing import Any, Generic, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
 from fairq.models import (
+    CELERY,
+    PULL,
     Account,
     Answer,
     Attempt,
@@ -338,7 +340,7 @@ def me() -> Call[Account]:
 
 def workers() -> Call[list[Worker]]:
     """Read every worker."""
-    return _get("/workers", partial(_several, Worker, "workers"))
+    return _get("/workers", _workers)
 
 
 def stats() -> Call[Stats]:
@@ -470,6 +472,15 @@ def _several(model: type[A], name: str, body: Any) -> list[A]:
 
 def _page(model: type[A], name: str, body: Any) -> Page[A]:
     return Page(_several(model, name, body), body.get("next_cursor"))
+
+
+def _workers(body: Any) -> list[Worker]:
+    kinds = {CELERY: body["workers"], PULL: body.get("pull_workers", [])}
+    return [
+        Worker.model_validate(one | {"executor": kind})
+        for kind, several in kinds.items()
+        for one in several
+    ]
 
 
 def _cleared(name: str, body: Any) -> Cleared:

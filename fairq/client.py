@@ -252,7 +252,7 @@ class Client:
         return self.send(calls.me())
 
     def workers(self) -> list[Worker]:
-        """Read every worker, for operators."""
+        """Read every worker, of Celery and pulling, for operators."""
         return self.send(calls.workers())
 
     def stats(self) -> Stats:

@@ -385,7 +385,9 @@ def test_no_page_is_read_before_it_is_wanted(client: Any, double: Double) -> Non
 
 def test_service_figures_are_read(client: Any, double: Double) -> None:
     double.on("GET", "/stats", Reply(200, {"at": NOON, "of": "own", "jobs": {"ready": 3}}))
-    double.on("GET", "/workers", Reply(200, {"workers": [{"name": "w1"}], "capacity": {}}))
+    pulling = {"name": "p1", "asked_by": "ann", "asked_at": NOON, "running": []}
+    told = {"workers": [{"name": "w1"}], "pull_workers": [pulling], "capacity": {}}
+    double.on("GET", "/workers", Reply(200, told))
     double.on(
         "GET",
         "/types",
@@ -394,7 +396,10 @@ def test_service_figures_are_read(client: Any, double: Double) -> None:
     )
 
     assert client.stats().jobs == {"ready": 3}
-    assert [one.name for one in client.workers()] == ["w1"]
+    assert [(one.name, one.executor, one.asked_by) for one in client.workers()] == [
+        ("w1", "celery", None),
+        ("p1", "pull", "ann"),
+    ]
     assert [one.name for one in client.types()] == ["report", "simulate"]
 
 

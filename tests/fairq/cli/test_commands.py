@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -397,7 +398,9 @@ def service(double: Double) -> None:
     double.on("GET", "/types", Reply(200, {"types": [kind]}))
     worker = {"name": "w1", "state": "active", "alive": True, "running": [{"job_id": "a"}]}
     gone = {"name": "w2", "state": "active", "alive": False}
-    double.on("GET", "/workers", Reply(200, {"workers": [worker, gone], "capacity": OFFER}))
+    pulling = {"name": "p1", "asked_by": "bob", "asked_at": NOON, "running": []}
+    workers = {"workers": [worker, gone], "pull_workers": [pulling], "capacity": OFFER}
+    double.on("GET", "/workers", Reply(200, workers))
 
 
 @pytest.mark.usefixtures("service")
@@ -412,7 +415,9 @@ def test_figures_types_and_workers_are_shown(typed: Terminal) -> None:
     assert "gone" in workers
     assert typed("stats", "--json").json()[0]["of"] == "all"
     assert [one["name"] for one in typed("types", "--json").json()] == ["simulate"]
-    assert [one["name"] for one in typed("workers", "--json").json()] == ["w1", "w2"]
+    assert re.search(r"^w1 +celery", workers, re.MULTILINE)
+    assert re.search(r"^p1 +pull +asked 2026", workers, re.MULTILINE)
+    assert [one["name"] for one in typed("workers", "--json").json()] == ["w1", "w2", "p1"]
 
 
 @pytest.mark.usefixtures("service")
