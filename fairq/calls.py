@@ -380,10 +380,17 @@ def next_job(
     )
 
 
-def heartbeat(job_id: str, lease: str, notes: Mapping[str, Any]) -> Call[bool]:
+def heartbeat(
+    job_id: str, lease: str, notes: Mapping[str, Any], *, timeout_seconds: float
+) -> Call[bool]:
     """Keep a lease, and say how far the job is; the answer tells whether it is to stop."""
-    body = {"lease": lease, **notes}
-    return _change("POST", _job_path(job_id, "heartbeat"), _is_to_stop, body)
+    return Call(
+        method="POST",
+        path=_job_path(job_id, "heartbeat"),
+        read=_is_to_stop,
+        body={"lease": lease, **notes},
+        timeout_seconds=timeout_seconds,
+    )
 
 
 def complete(job_id: str, lease: str, report: Mapping[str, Any]) -> Call[None]:

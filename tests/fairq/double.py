@@ -21,12 +21,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scheduler.job_request import JobRequest
 from webapp.schemas.bulk import BulkRequest
 from webapp.schemas.dead_letters import DeadLettersRequest, DeadLettersRetry
 from webapp.schemas.jobs import BatchRequest
+from webapp.schemas.pull import CompleteRequest, HeartbeatRequest
 from webapp.schemas.tokens import TokenRequest
 
 NOON = "2026-03-01T12:00:00Z"
@@ -46,37 +47,6 @@ class Next(Shape):
     types: list[str] | None = None
     lease_seconds: float = 30
     wait_seconds: float = 0
-
-
-class Progress(Shape):
-    fraction: float | None
-    message: str | None
-
-
-class Line(Shape):
-    model_config = ConfigDict(extra="forbid", strict=False)
-    at: AwareDatetime
-    level: Literal["debug", "info", "warning", "error"]
-    message: str
-
-
-class Heartbeat(Shape):
-    lease: str
-    progress: Progress | None = None
-    logs: list[Line] | None = None
-
-
-class Error(Shape):
-    type: str
-    message: str
-
-
-class Complete(Shape):
-    lease: str
-    status: Literal["completed", "failed"]
-    result: Any = None
-    error: Error | None = None
-    retryable: bool | None = None
 
 
 class Timing(Shape):
@@ -119,8 +89,8 @@ ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "GET /jobs/{}/attempts": (OWNER | PAGE, None),
     "GET /jobs/{}/wait": (OWNER | {"timeout_seconds"}, None),
     "GET /jobs/{}/logs": (OWNER | PAGE | {"follow"}, None),
-    "POST /jobs/{}/heartbeat": (NOTHING, Heartbeat),
-    "POST /jobs/{}/complete": (NOTHING, Complete),
+    "POST /jobs/{}/heartbeat": (NOTHING, HeartbeatRequest),
+    "POST /jobs/{}/complete": (NOTHING, CompleteRequest),
     "GET /dead-letters": (LETTERS, None),
     "POST /dead-letters/retry": (NOTHING, DeadLettersRetry),
     "POST /dead-letters/discard": (NOTHING, DeadLettersRequest),
