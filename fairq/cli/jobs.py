@@ -127,7 +127,7 @@ def ls(  # noqa: PLR0913 - an option for each filter
     watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; watched with --json, one array a look."""
     given = {
         "status": status,
         "type": type_,
@@ -145,7 +145,9 @@ def ls(  # noqa: PLR0913 - an option for each filter
         def found() -> Iterable[Job]:
             return islice(client.jobs(**wanted), None if every else limit)
 
-        if watch and not as_json:
+        if watch and as_json:
+            terminal.watch_json(lambda: [job.as_json() for job in found()], _WATCH_SECONDS)
+        elif watch:
             terminal.watch(lambda: tables.jobs_table(found()), _WATCH_SECONDS)
         else:
             _print_jobs(found(), as_json=as_json)

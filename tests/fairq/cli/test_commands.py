@@ -342,9 +342,12 @@ def test_schedules_are_made_and_steered(typed: Terminal, double: Double) -> None
     typed("schedules", "resume", "nightly")
 
     assert "At 03:00" in typed("schedules", "ls").out
+    assert "At 03:00" in typed("schedules").out
+    assert typed("schedules", "--json").json()[0]["name"] == "nightly"
     assert "nightly" in typed("schedules", "show", "nightly").out
     assert typed("schedules", "run", "nightly").out == "made\n"
     assert typed("schedules", "rm", "nightly").err == "deleted nightly\n"
+    assert typed("schedules", "rm", "nightly", "--json").json() == [{"deleted": "nightly"}]
     assert double.bodies("POST", "/schedules") == [
         {
             "name": "nightly",
@@ -455,6 +458,27 @@ def test_watching_outlives_a_server_that_goes_away(
     assert drawn[1].startswith("1 waiting for the server")
 
 
+def test_what_is_watched_is_printed_for_programs_look_by_look(
+    typed: Terminal, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(range(3))
+
+    def pause(_seconds: float) -> None:
+        if next(looks) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(terminal, "pause", pause)
+    monkeypatch.setattr(terminal, "_PATIENCE_SECONDS", 0)
+    page = Reply(200, {"jobs": [job("a"), job("b")], "next_cursor": None})
+    double.on("GET", "/jobs", page, Silence(), page)
+
+    ran = typed("ls", "--watch", "--json")
+
+    assert ran.code == 130
+    assert [[one["job_id"] for one in look] for look in ran.json()] == [["a", "b"]] * 2
+    assert ran.err.startswith("waiting for the server")
+
+
 # Signing in
 
 
@@ -489,6 +513,16 @@ def test_a_token_can_be_brought_along(typed: Terminal, double: Double) -> None:
 
     assert typed("login", double.url, "--token", "-", stdin="fq_mine\n").code == 0
     assert double.requests[0].headers["authorization"] == "Bearer fq_mine"
+
+
+def test_signing_in_and_out_is_told_to_programs(typed: Terminal, double: Double) -> None:
+    double.on("GET", "/me", Reply(200, {"username": "ann", "role": "user"}))
+
+    (told,) = typed("login", double.url, "--token", "fq_mine", "--json").json()
+
+    assert (told["url"], told["username"]) == (double.url, "ann")
+    assert typed("logout", "--json").json() == [{"signed_out": True}]
+    assert typed("logout", "--json").json() == [{"signed_out": False}]
 
 
 def test_nothing_is_kept_of_a_token_that_is_refused(
@@ -534,6 +568,34 @@ def test_a_server_that_is_away_has_its_own_exit_code(typed: Terminal, double: Do
     double.on("GET", "/stats", Reply(503, {"code": "unavailable", "detail": "away"}))
 
     assert typed("stats").code == 6
+
+
+def test_who_does_not_answer_a_question_breaks_off(signed_out: Terminal) -> None:
+    ran = signed_out("login")
+
+    assert ran.code == 130
+    assert "Traceback" not in ran.err
+
+
+def test_a_login_that_may_not_be_read_is_said_so(signed_out: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "config/fairq/login.json").mkdir(parents=True)
+
+    ran = signed_out("ls")
+
+    assert (ran.code, ran.out) == (7, "")
+    assert re.fullmatch(r"fairq: .*login\.json.*\n", ran.err)
+
+
+@pytest.mark.usefixtures("service")
+def test_a_mistake_in_the_program_is_no_failed_job(
+    typed: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("fairq.cli.tables.stats_view")
+
+    ran = typed("stats")
+
+    assert ran.code == 7
+    assert re.fullmatch(r"fairq: AttributeError: .*\n", ran.err)
 
 
 def test_version_is_printed(typed: Terminal) -> None:
@@ -640,5 +702,25 @@ def test_top_redraws_on_a_screen_until_it_is_interrupted(double: Double, tmp_pat
     process.wait(20)
     os.close(reader)
 
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert b"everybody" in seen
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("words", [["types"], ["types", "--json"]])
+def test_who_is_not_read_any_more_ends_quietly(
+    double: Double, tmp_path: Path, words: list[str]
+) -> None:
+    reader, pipe = os.pipe()
+    os.close(reader)
+
+    ran = subprocess.run(
+        [sys.executable, ROOT / "bin" / "fairq", *words],
+        env=environment(double, tmp_path),
+        stdout=pipe,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(pipe)
+
+    assert (ran.returncode, ran.stderr) == (7, b"")
