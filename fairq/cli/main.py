@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from fairq import http
 from fairq.cli import dead, ending, jobs, schedules, service, signing_in, terminal
+from fairq.cli.bulk import bulk
 from fairq.cli.ending import Exit
 from fairq.cli.top import top
 
@@ -68,6 +69,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "wait": jobs.wait,
     "cancel": jobs.cancel,
     "retry": jobs.retry,
+    "bulk": bulk,
     "top": top,
     "stats": service.stats,
     "types": service.types,

@@ -121,6 +121,11 @@ def read_stdin() -> str:
     return sys.stdin.read()
 
 
+def read_line() -> str:
+    """Return what is typed, or the next line of what is piped in."""
+    return sys.stdin.readline().strip()
+
+
 def _drawn(
     draw: Callable[[], RenderableType], last: RenderableType
 ) -> tuple[RenderableType, RenderableType]:

@@ -13,7 +13,9 @@ import pytest
 from rich.console import RenderableType
 
 from fairq.cli import completion, terminal
+from fairq.cli.bulk import Action
 from local.programs import ROOT
+from scheduler.states import BulkAction
 from tests.fairq.conftest import TOKEN
 from tests.fairq.double import NOON, Double, Events, Reply, Silence, event, job, refusal
 from tests.fairq.terminal import Terminal
@@ -89,6 +91,9 @@ def test_a_payload_can_be_piped_in(typed: Terminal, double: Double, words: tuple
         ("dead", "retry", "a", "--all"),
         ("dead", "discard", "a", "--type", "simulate"),
         ("dead", "retry", "a", "--payload", "5"),
+        ("bulk", "cancel"),
+        ("bulk", "delete", "--status", "ready"),
+        ("schedules", "--json", "ls"),
         ("schedules", "create", "s", "simulate"),
         ("schedules", "create", "s", "simulate", "--cron", "* * * * *", "--every", "5m"),
         ("submit-file", "no/such/file"),
@@ -321,6 +326,81 @@ def test_dead_letters_run_again_or_are_discarded(typed: Terminal, double: Double
         {"job_ids": ["a", "b"], "payload": {"n": None}}
     ]
     assert double.bodies("POST", "/dead-letters/discard") == [{"filter": {}}]
+
+
+def test_a_named_job_that_is_no_dead_letter_was_not_found(typed: Terminal, double: Double) -> None:
+    told = {"retried": 1, "skipped": 1, "next_cursor": None}
+    double.on("POST", "/dead-letters/retry", Reply(200, told))
+
+    named, matching = typed("dead", "retry", "a", "b"), typed("dead", "retry", "--type", "x")
+
+    assert (named.code, named.out) == (5, "1 retried, 1 skipped\n")
+    assert matching.code == 0
+
+
+# Many jobs at a time
+
+
+def counted(**more: Any) -> dict[str, Any]:
+    return {"action": "cancel", "dry_run": True, "count": 3, "not_found": 0, "job_id": None} | more
+
+
+def test_many_jobs_are_dealt_with_once_that_is_confirmed(typed: Terminal, double: Double) -> None:
+    asked, made = Reply(200, counted(more=True)), Reply(202, counted(job_id="job_1"))
+    double.on("POST", "/jobs/bulk", asked, made)
+    words = ("bulk", "cancel", "--status", "ready,blocked", "--tag", "x", "--search", "s")
+
+    ran = typed(*words, "--priority", "high,7", stdin="y\n")
+
+    assert (ran.code, ran.out) == (0, "job_1\n")
+    assert "cancel at least 3 jobs?" in ran.err
+    wanted = {"status": ["ready", "blocked"], "priority": ["high", "7"], "tag": ["x"], "q": "s"}
+    assert double.bodies("POST", "/jobs/bulk") == [
+        {"action": "cancel", "filter": wanted, "dry_run": True},
+        {"action": "cancel", "filter": wanted, "dry_run": False},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "code"), [((), "n\n", 130), ((), "", 130), (("--dry-run", "--yes"), "", 0)]
+)
+def test_many_jobs_are_left_alone(
+    typed: Terminal, double: Double, words: tuple[str, ...], stdin: str, code: int
+) -> None:
+    double.on("POST", "/jobs/bulk", Reply(200, counted()))
+
+    ran = typed("bulk", "cancel", "--owner", "bob", *words, stdin=stdin)
+
+    assert ran.code == code
+    assert [body["dry_run"] for body in double.bodies("POST", "/jobs/bulk")] == [True]
+
+
+def test_nothing_is_done_where_nothing_matches(typed: Terminal, double: Double) -> None:
+    double.on("POST", "/jobs/bulk", Reply(200, counted(count=0)))
+
+    assert typed("bulk", "retry", "--type", "x", "--yes").out == "0 jobs\n"
+    assert typed("bulk", "retry", "--type", "x", "--yes", "--json").json()[0]["count"] == 0
+    assert {body["dry_run"] for body in double.bodies("POST", "/jobs/bulk")} == {True}
+
+
+def test_many_jobs_are_waited_for(typed: Terminal, double: Double) -> None:
+    done = {"action": "tag", "done": 2, "skipped": {"no_longer_matching": 1}}
+    double.on("POST", "/jobs/bulk", Reply(202, counted(job_id="a")))
+    double.on("GET", "/jobs/a/wait", Reply(200, job("a", "completed", result=done)))
+
+    changes = ("--add-tag", "x", "--add-tag", "y", "--remove-tag", "z")
+    waited = typed("bulk", "tag", "--type", "x", *changes, "--yes", "--wait")
+    raised = typed("bulk", "prioritise", "--type", "x", "--set-priority", "3", "--yes", "--json")
+
+    assert waited.json() == [done]
+    assert raised.json()[0]["job_id"] == "a"
+    tagged, prioritised = double.bodies("POST", "/jobs/bulk")[1::2]
+    assert (tagged["add_tags"], tagged["remove_tags"]) == (["x", "y"], ["z"])
+    assert prioritised["priority"] == 3
+
+
+def test_all_that_may_be_done_to_many_jobs_can_be_typed() -> None:
+    assert set(Action) == set(BulkAction)
 
 
 # Schedules
