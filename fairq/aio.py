@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -24,7 +25,7 @@ from fairq.aio_worker import AsyncHandler, AsyncPullWorker
 from fairq.calls import BulkFilter, Call, Cleared, DeadLetterFilter, JobFilter, Timing
 from fairq.client import PATIENCE_SECONDS, TIMEOUT_SECONDS, WAIT_SECONDS
 from fairq.clock import Deadline
-from fairq.errors import NotFinished
+from fairq.errors import FairqError, NotFinished
 from fairq.models import (
     Account,
     Attempt,
@@ -105,14 +106,25 @@ class AsyncClient:
     async def wait(
         self, job: str | Job, timeout_seconds: float | None = None, *, owner: str | None = None
     ) -> Job:
-        """Return a job once it is finished, however it ended. Raises NotFinished after the time."""
-        deadline = Deadline(timeout_seconds)
+        """Return a job once it is finished, however it ended. Raises NotFinished after the time.
+
+        So it does where the server is away when the time is over.
+        """
+        deadline, seen = Deadline(timeout_seconds), job
         while True:
-            found = await self.send(calls.wait(job, deadline.left(at_most=WAIT_SECONDS), owner))
+            patience = deadline.left(at_most=self._patience_seconds)
+            asking = AsyncRetrying(**retrying.policy(patience))
+            try:
+                found: Job = await asking(self._look, job, deadline, owner)
+            except FairqError as error:
+                if patience < self._patience_seconds and retrying.is_passing(error):
+                    raise NotFinished(seen) from error
+                raise
             if found.is_finished:
                 return found
             if deadline.is_over():
                 raise NotFinished(found)
+            seen = found
 
     async def cancel(self, job: str | Job, *, owner: str | None = None) -> Job:
         """Cancel a job: at once while it waits, as soon as it has stopped while it runs."""
@@ -185,18 +197,22 @@ class AsyncClient:
         self,
         *job_ids: str,
         payload: Mapping[str, Any] | None = None,
+        everything: bool = False,
         **wanted: Unpack[DeadLetterFilter],
-    ) -> int:
-        """Run dead letters again, those named or all that match, and return how many.
+    ) -> Cleared:
+        """Run dead letters again, those named, all that match or *everything*; tell how many.
 
         *payload* is merged into their payloads; None in it takes a field away.
         """
-        meant = calls.meant(job_ids, wanted)
+        meant = calls.meant(job_ids, wanted, everything=everything)
         return await self._clear(partial(calls.retry_dead_letters, meant, payload))
 
-    async def discard_dead_letters(self, *job_ids: str, **wanted: Unpack[DeadLetterFilter]) -> int:
-        """Take dead letters out of the list, those named or all that match; return how many."""
-        return await self._clear(partial(calls.discard_dead_letters, calls.meant(job_ids, wanted)))
+    async def discard_dead_letters(
+        self, *job_ids: str, everything: bool = False, **wanted: Unpack[DeadLetterFilter]
+    ) -> Cleared:
+        """Take out of the list those named, all that match or *everything*; tell how many."""
+        meant = calls.meant(job_ids, wanted, everything=everything)
+        return await self._clear(partial(calls.discard_dead_letters, meant))
 
     # Schedules
 
@@ -235,7 +251,7 @@ class AsyncClient:
         return await self.send(calls.me())
 
     async def workers(self) -> list[Worker]:
-        """Read every worker, for operators."""
+        """Read every worker, of Celery and pulling, for operators."""
         return await self.send(calls.workers())
 
     async def stats(self) -> Stats:
@@ -276,12 +292,16 @@ class AsyncClient:
         return answer
 
     async def _exchange(self, call: Call[T]) -> T:
-        timeout = self._timeout_seconds + call.waits_seconds
+        timeout = http.seconds_for(call, self._timeout_seconds)
         try:
             answer = await self._http.request(**http.request(call), timeout=timeout)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise http.no_answer(error, self._http.base_url) from error
         return http.answered(call, answer)
+
+    async def _look(self, job: str | Job, deadline: Deadline, owner: str | None) -> Job:
+        left = deadline.left(at_most=math.inf)
+        return await self._exchange(calls.wait(job, min(WAIT_SECONDS, left), owner, left=left))
 
     async def _items(self, page_of: Callable[[str | None], Call[Page[T]]]) -> AsyncIterator[T]:
         cursor = None
@@ -293,13 +313,12 @@ class AsyncClient:
             if cursor is None:
                 return
 
-    async def _clear(self, part_of: Callable[[str | None], Call[Cleared]]) -> int:
-        done, cursor = 0, None
+    async def _clear(self, part_of: Callable[[str | None], Call[Cleared]]) -> Cleared:
+        total = Cleared()
         while True:
-            cleared = await self.send(part_of(cursor))
-            done, cursor = done + cleared.done, cleared.next_cursor
-            if cursor is None:
-                return done
+            total += await self.send(part_of(total.next_cursor))
+            if total.next_cursor is None:
+                return total
 
     async def _followed(self, job: str | Job, owner: str | None) -> AsyncIterator[LogLine]:
         call, last_id = calls.follow_logs(job, owner), None
@@ -341,6 +360,6 @@ class AsyncClient:
             answer = await self._http.send(request, stream=True)
             if not http.is_stream(answer):
                 await answer.aread()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise http.no_answer(error, self._http.base_url) from error
         return http.stream_of(answer)

@@ -1,10 +1,8 @@
 """A pull worker for handlers that are coroutines."""
 
 import asyncio
-import signal
-import traceback
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -12,14 +10,17 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from fairq import calls, context, retrying
 from fairq.calls import Call
 from fairq.clock import Deadline
-from fairq.context import Cancelled, Context, Report
+from fairq.context import Cancelled, Context, Notes, Report
 from fairq.errors import FairqError
 from fairq.models import LeasedJob
+from fairq.signals import stopping_on_signals
 from fairq.worker import (
     BEATS_PER_LEASE,
     LEASE_SECONDS,
     NOTES_SECONDS,
     WAIT_SECONDS,
+    beat,
+    is_coroutine,
     missed_beat,
     report_instead,
     tell_trouble,
@@ -53,6 +54,8 @@ class AsyncPullWorker:
         lease_seconds: float = LEASE_SECONDS,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
+        if not is_coroutine(handler):
+            raise TypeError("the handler is no coroutine: make it one of a Client's worker")
         self._send = send
         self._handler = handler
         self._lease_seconds = lease_seconds
@@ -66,7 +69,8 @@ class AsyncPullWorker:
 
         A second signal acts as if nobody had listened for the first.
         """
-        with _stopping_on_signals(self.stop):
+        loop = asyncio.get_running_loop()
+        with stopping_on_signals(partial(loop.call_soon_threadsafe, self.stop)):
             while not self._stop.is_set():
                 await self.turn()
 
@@ -98,87 +102,76 @@ class AsyncPullWorker:
         return self._stop.is_set()
 
     async def _sleep(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            return
+        await _is_set(self._stop, seconds)
 
     async def _work(self, leased: LeasedJob) -> None:
-        attempt = Context(leased)
-        handling = asyncio.ensure_future(self._handler(attempt, leased.payload))
-        alive = asyncio.create_task(self._keep_alive(attempt, handling))
+        attempt, over = Context(leased), asyncio.Event()
+        handling = asyncio.create_task(self._report(attempt))
+        alive = asyncio.create_task(self._keep_alive(attempt, handling, over))
         try:
-            report = await self._report(attempt, handling)
+            # Waited for, not awaited: that way a handler that was cancelled is told from this
+            # worker. The heartbeats are let end: one that is cancelled loses what it was to tell.
+            await asyncio.wait([handling])
+            over.set()
+            await asyncio.wait([alive])
         finally:
             handling.cancel()
             alive.cancel()
             await asyncio.gather(alive, return_exceptions=True)
-        if attempt.has_notes():
-            await self._beat(attempt)
+        while attempt.has_notes() and await self._beat(attempt):
+            pass
         if not attempt.is_lost():
-            await self._complete(leased, report)
+            await self._complete(leased, _report_of(handling))
 
-    async def _report(self, attempt: Context, handling: "asyncio.Future[Any]") -> Report:
-        # Waited for, not awaited: that way a handler that was cancelled is told from this worker.
-        await asyncio.wait([handling])
-        if handling.cancelled():
-            return context.failure(Cancelled())
-        error = handling.exception()
-        if error is None:
-            return context.success(handling.result())
-        if not isinstance(error, Exception | Cancelled):
-            raise error
-        if isinstance(error, Exception):
-            attempt.error("".join(traceback.format_exception(error)))
-        return context.failure(error)
+    async def _report(self, attempt: Context) -> Report:
+        try:
+            return context.success(await self._handler(attempt, attempt.job.payload))
+        except Cancelled as stopped:
+            return context.failure(stopped)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported whatever happened
+            attempt.error(context.traceback_of(error))
+            return context.failure(error)
 
-    async def _keep_alive(self, attempt: Context, handling: "asyncio.Future[Any]") -> None:
+    async def _keep_alive(
+        self, attempt: Context, handling: "asyncio.Task[Report]", over: asyncio.Event
+    ) -> None:
         every = self._lease_seconds / BEATS_PER_LEASE
         due = Deadline(every)
-        while not attempt.is_lost():
-            await asyncio.sleep(min(NOTES_SECONDS, every))
+        is_told = False
+        while not attempt.is_lost() and not await _is_set(over, due.left(at_most=NOTES_SECONDS)):
             if attempt.has_notes() or due.is_over():
-                await self._beat(attempt)
                 due = Deadline(every)
-            if attempt.cancelled():
-                handling.cancel()
+                await self._beat(attempt)
+            if attempt.cancelled() and not is_told:
+                is_told = handling.cancel()
 
-    async def _beat(self, attempt: Context) -> None:
-        notes, leased = attempt.take_notes(), attempt.job
-        call = calls.heartbeat(leased.job_id, leased.lease, notes.as_json())
+    async def _beat(self, attempt: Context, notes: Notes | None = None) -> bool:
+        """Keep the lease, and tell what was said; return whether that arrived."""
+        notes = attempt.take_notes() if notes is None else notes
         try:
-            is_to_stop = await self._send(call)
-        except FairqError as error:
-            missed_beat(attempt, notes, error)
-        else:
-            if is_to_stop:
-                attempt.request_stop()
+            is_to_stop = await self._send(beat(attempt.job, notes, self._lease_seconds))
+        except (FairqError, TypeError, ValueError) as error:
+            return missed_beat(attempt, notes, error) and await self._beat(attempt, Notes())
+        if is_to_stop:
+            attempt.request_stop()
+        return True
 
     async def _complete(self, leased: LeasedJob, report: Report) -> None:
         try:
             await self._send(calls.complete(leased.job_id, leased.lease, report))
         except FairqError as error:
-            if (other := report_instead(leased, error)) is not None:
-                await self._send(calls.complete(leased.job_id, leased.lease, other))
+            if (other := report_instead(leased, report, error)) is not None:
+                await self._complete(leased, other)
 
 
-@contextmanager
-def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* on the first SIGTERM or SIGINT."""
-    loop = asyncio.get_running_loop()
-    listened_for = (signal.SIGTERM, signal.SIGINT)
+def _report_of(handling: "asyncio.Task[Report]") -> Report:
+    return context.failure(Cancelled()) if handling.cancelled() else handling.result()
 
-    def on_signal() -> None:
-        restore()
-        stop()
 
-    def restore() -> None:
-        for number in listened_for:
-            loop.remove_signal_handler(number)
-
-    for number in listened_for:
-        loop.add_signal_handler(number, on_signal)
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Wait so long for *event* at most, and tell whether it has come."""
     try:
-        yield
-    finally:
-        restore()
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return event.is_set()
+    return True

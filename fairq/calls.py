@@ -3,15 +3,18 @@
 Nothing is sent here. Both clients send these, so that they cannot disagree.
 """
 
+import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
 from fairq.models import (
+    CELERY,
+    PULL,
     Account,
     Answer,
     Attempt,
@@ -34,13 +37,17 @@ A = TypeVar("A", bound=Answer)
 
 _LARGE_PAGE = 500
 
+GRACE_SECONDS = 2.0
+"""What an answer may take on its way when there is no time left to wait for it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[T]):
     """One request, and how its answer is read.
 
     *is_safe*: sending it twice is as good as sending it once, so that it may be sent again when
-    nobody knows whether it arrived. *waits_seconds* is how long the server may take on purpose.
+    nobody knows whether it arrived. *waits_seconds* is how long the server may take on purpose;
+    *timeout_seconds* bounds what it may take beside that, if the client does not bound it more.
     """
 
     method: str
@@ -51,6 +58,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     is_safe: bool = False
     waits_seconds: float = 0
+    timeout_seconds: float = math.inf
 
 
 class JobFilter(TypedDict, total=False):
@@ -145,8 +153,13 @@ def attempts(job: str | Job, owner: str | None, cursor: str | None) -> Call[Page
     return _get(_job_path(job, "attempts"), read, **query)
 
 
-def wait(job: str | Job, seconds: float, owner: str | None = None) -> Call[Job]:
-    """Read a job as soon as it is finished, or how it stands after *seconds*."""
+def wait(
+    job: str | Job, seconds: float, owner: str | None = None, *, left: float = math.inf
+) -> Call[Job]:
+    """Read a job as soon as it is finished, or how it stands after *seconds*.
+
+    *left* is how long whoever asks is willing to wait for the answer, but for a moment.
+    """
     return Call(
         method="GET",
         path=_job_path(job, "wait"),
@@ -154,6 +167,7 @@ def wait(job: str | Job, seconds: float, owner: str | None = None) -> Call[Job]:
         query=_given(timeout_seconds=seconds, owner=_owner(job, owner)),
         is_safe=True,
         waits_seconds=seconds,
+        timeout_seconds=left - seconds + GRACE_SECONDS,
     )
 
 
@@ -231,11 +245,17 @@ def dead_letter_groups(wanted: DeadLetterFilter, cursor: str | None) -> Call[Pag
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What became of dead letters; *next_cursor* goes on where the request had to stop."""
+    """What became of dead letters: some were *skipped* that were none, or none any more.
 
-    done: int
-    skipped: int
-    next_cursor: str | None
+    *next_cursor* goes on where a request had to stop.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    next_cursor: str | None = None
+
+    def __add__(self, other: Self) -> Self:
+        return replace(other, done=self.done + other.done, skipped=self.skipped + other.skipped)
 
 
 def retry_dead_letters(
@@ -252,15 +272,18 @@ def discard_dead_letters(meant: Mapping[str, Any], cursor: str | None) -> Call[C
     return _change("POST", "/dead-letters/discard", partial(_cleared, "discarded"), body)
 
 
-def meant(job_ids: Iterable[str], wanted: DeadLetterFilter) -> dict[str, Any]:
-    """Say which dead letters are meant: those named, or else all that match."""
-    named = list(job_ids)
-    query = _query(wanted)
-    if not named:
-        return {"filter": query}
-    if set(query) - {"owner"}:
-        raise ValueError("give job ids or a filter, not both")
-    return {"job_ids": named, **query}
+def meant(job_ids: Iterable[str], wanted: DeadLetterFilter, *, everything: bool) -> dict[str, Any]:
+    """Say which dead letters are meant: those named, all that match, or really *everything*.
+
+    Raises ValueError unless it is one of these: all are not meant by saying nothing.
+    """
+    named, query = list(job_ids), _query(wanted)
+    said = [bool(named), bool(set(query) - {"owner"}), everything]
+    if sum(said) > 1:
+        raise ValueError("give job ids, a filter or everything=True, not both")
+    if not any(said):
+        raise ValueError("say which are meant, by their ids or by a filter, or everything=True")
+    return {"job_ids": named, **query} if named else {"filter": query}
 
 
 # Schedules
@@ -317,7 +340,7 @@ def me() -> Call[Account]:
 
 def workers() -> Call[list[Worker]]:
     """Read every worker."""
-    return _get("/workers", partial(_several, Worker, "workers"))
+    return _get("/workers", _workers)
 
 
 def stats() -> Call[Stats]:
@@ -357,10 +380,17 @@ def next_job(
     )
 
 
-def heartbeat(job_id: str, lease: str, notes: Mapping[str, Any]) -> Call[bool]:
+def heartbeat(
+    job_id: str, lease: str, notes: Mapping[str, Any], *, timeout_seconds: float
+) -> Call[bool]:
     """Keep a lease, and say how far the job is; the answer tells whether it is to stop."""
-    body = {"lease": lease, **notes}
-    return _change("POST", _job_path(job_id, "heartbeat"), _is_to_stop, body)
+    return Call(
+        method="POST",
+        path=_job_path(job_id, "heartbeat"),
+        read=_is_to_stop,
+        body={"lease": lease, **notes},
+        timeout_seconds=timeout_seconds,
+    )
 
 
 def complete(job_id: str, lease: str, report: Mapping[str, Any]) -> Call[None]:
@@ -449,6 +479,15 @@ def _several(model: type[A], name: str, body: Any) -> list[A]:
 
 def _page(model: type[A], name: str, body: Any) -> Page[A]:
     return Page(_several(model, name, body), body.get("next_cursor"))
+
+
+def _workers(body: Any) -> list[Worker]:
+    kinds = {CELERY: body["workers"], PULL: body.get("pull_workers", [])}
+    return [
+        Worker.model_validate(one | {"executor": kind})
+        for kind, several in kinds.items()
+        for one in several
+    ]
 
 
 def _cleared(name: str, body: Any) -> Cleared:

@@ -1,6 +1,7 @@
 """The client for programs that do one thing at a time."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,7 +15,7 @@ from tenacity import Retrying
 from fairq import calls, http, retrying
 from fairq.calls import BulkFilter, Call, Cleared, DeadLetterFilter, JobFilter, Timing
 from fairq.clock import Deadline
-from fairq.errors import NotFinished
+from fairq.errors import FairqError, NotFinished
 from fairq.models import (
     Account,
     Attempt,
@@ -113,14 +114,25 @@ class Client:
     def wait(
         self, job: str | Job, timeout_seconds: float | None = None, *, owner: str | None = None
     ) -> Job:
-        """Return a job once it is finished, however it ended. Raises NotFinished after the time."""
-        deadline = Deadline(timeout_seconds)
+        """Return a job once it is finished, however it ended. Raises NotFinished after the time.
+
+        So it does where the server is away when the time is over.
+        """
+        deadline, seen = Deadline(timeout_seconds), job
         while True:
-            found = self.send(calls.wait(job, deadline.left(at_most=WAIT_SECONDS), owner))
+            patience = deadline.left(at_most=self._patience_seconds)
+            asking = Retrying(**retrying.policy(patience))
+            try:
+                found: Job = asking(self._look, job, deadline, owner)
+            except FairqError as error:
+                if patience < self._patience_seconds and retrying.is_passing(error):
+                    raise NotFinished(seen) from error
+                raise
             if found.is_finished:
                 return found
             if deadline.is_over():
                 raise NotFinished(found)
+            seen = found
 
     def cancel(self, job: str | Job, *, owner: str | None = None) -> Job:
         """Cancel a job: at once while it waits, as soon as it has stopped while it runs."""
@@ -188,18 +200,22 @@ class Client:
         self,
         *job_ids: str,
         payload: Mapping[str, Any] | None = None,
+        everything: bool = False,
         **wanted: Unpack[DeadLetterFilter],
-    ) -> int:
-        """Run dead letters again, those named or all that match, and return how many.
+    ) -> Cleared:
+        """Run dead letters again, those named, all that match or *everything*; tell how many.
 
         *payload* is merged into their payloads; None in it takes a field away.
         """
-        meant = calls.meant(job_ids, wanted)
+        meant = calls.meant(job_ids, wanted, everything=everything)
         return self._clear(partial(calls.retry_dead_letters, meant, payload))
 
-    def discard_dead_letters(self, *job_ids: str, **wanted: Unpack[DeadLetterFilter]) -> int:
-        """Take dead letters out of the list, those named or all that match; return how many."""
-        return self._clear(partial(calls.discard_dead_letters, calls.meant(job_ids, wanted)))
+    def discard_dead_letters(
+        self, *job_ids: str, everything: bool = False, **wanted: Unpack[DeadLetterFilter]
+    ) -> Cleared:
+        """Take out of the list those named, all that match or *everything*; tell how many."""
+        meant = calls.meant(job_ids, wanted, everything=everything)
+        return self._clear(partial(calls.discard_dead_letters, meant))
 
     # Schedules
 
@@ -236,7 +252,7 @@ class Client:
         return self.send(calls.me())
 
     def workers(self) -> list[Worker]:
-        """Read every worker, for operators."""
+        """Read every worker, of Celery and pulling, for operators."""
         return self.send(calls.workers())
 
     def stats(self) -> Stats:
@@ -275,12 +291,16 @@ class Client:
         return answer
 
     def _exchange(self, call: Call[T]) -> T:
-        timeout = self._timeout_seconds + call.waits_seconds
+        timeout = http.seconds_for(call, self._timeout_seconds)
         try:
             answer = self._http.request(**http.request(call), timeout=timeout)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise http.no_answer(error, self._http.base_url) from error
         return http.answered(call, answer)
+
+    def _look(self, job: str | Job, deadline: Deadline, owner: str | None) -> Job:
+        left = deadline.left(at_most=math.inf)
+        return self._exchange(calls.wait(job, min(WAIT_SECONDS, left), owner, left=left))
 
     def _items(self, page_of: Callable[[str | None], Call[Page[T]]]) -> Iterator[T]:
         cursor = None
@@ -291,13 +311,12 @@ class Client:
             if cursor is None:
                 return
 
-    def _clear(self, part_of: Callable[[str | None], Call[Cleared]]) -> int:
-        done, cursor = 0, None
+    def _clear(self, part_of: Callable[[str | None], Call[Cleared]]) -> Cleared:
+        total = Cleared()
         while True:
-            cleared = self.send(part_of(cursor))
-            done, cursor = done + cleared.done, cleared.next_cursor
-            if cursor is None:
-                return done
+            total += self.send(part_of(total.next_cursor))
+            if total.next_cursor is None:
+                return total
 
     def _followed(self, job: str | Job, owner: str | None) -> Iterator[LogLine]:
         call, last_id = calls.follow_logs(job, owner), None
@@ -336,6 +355,6 @@ class Client:
             answer = self._http.send(request, stream=True)
             if not http.is_stream(answer):
                 answer.read()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise http.no_answer(error, self._http.base_url) from error
         return http.stream_of(answer)

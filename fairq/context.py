@@ -4,17 +4,26 @@ The names are those of handlers that run on Celery workers.
 """
 
 import json
+import math
 import threading
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-from fairq import clock
+from fairq import clock, outcome
 from fairq.models import COMPLETED, FAILED, LeasedJob
+from fairq.outcome import clean
 
 LEVELS = frozenset({"debug", "info", "warning", "error"})
 
 _MOST_LINES = 1000
+
+_MOST_BYTES = 900_000
+"""Of lines in one heartbeat; with what is around them a request stays under the server's limit."""
+
+_REFUSED = "OutcomeRefused"
 
 
 class DoNotRetry(Exception):
@@ -32,8 +41,8 @@ class Cancelled(BaseException):
 class Notes:
     """What a handler said since the last heartbeat."""
 
-    progress: Mapping[str, Any] | None
-    lines: tuple[Mapping[str, Any], ...]
+    progress: Mapping[str, Any] | None = None
+    lines: tuple[Mapping[str, Any], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.progress or self.lines)
@@ -60,14 +69,19 @@ class Context:
 
     def progress(self, fraction: float | None, message: str | None = None) -> None:
         """Show how far the job is: 0 to 1, or None for unknown. Cheap; told with heartbeats."""
+        if fraction is not None and math.isnan(fraction):
+            raise ValueError("a progress must be a number from 0 to 1")
+        part = None if fraction is None else min(1.0, max(0.0, float(fraction)))
+        told = None if message is None else clean(message, outcome.LONGEST_MESSAGE)
         with self._lock:
-            self._progress = {"fraction": fraction, "message": message}
+            self._progress = {"fraction": part, "message": told}
 
     def log(self, level: str, message: str) -> None:
-        """Write a line to the job's log. Of more than a heartbeat takes, the first are kept."""
+        """Write a line to the job's log. Of more than can wait to be told, the first are kept."""
         if level not in LEVELS:
             raise ValueError(f"a level is one of {', '.join(sorted(LEVELS))}, not {level!r}")
-        line = {"at": clock.now().isoformat(), "level": level, "message": message}
+        told = clean(message, outcome.LONGEST_LINE)
+        line = {"at": clock.now().isoformat(), "level": level, "message": told}
         with self._lock:
             if len(self._lines) < _MOST_LINES:
                 self._lines.append(line)
@@ -109,10 +123,11 @@ class Context:
         return bool(self._progress or self._lines)
 
     def take_notes(self) -> Notes:
-        """Return what the handler said, and start anew."""
+        """Return what the handler said, as much of it as a heartbeat takes; the rest is next."""
         with self._lock:
-            notes = Notes(self._progress, tuple(self._lines))
-            self._progress, self._lines = None, []
+            count = _fitting(self._lines)
+            notes = Notes(self._progress, tuple(self._lines[:count]))
+            self._progress, self._lines = None, self._lines[count:]
         return notes
 
     def give_back(self, notes: Notes) -> None:
@@ -140,11 +155,11 @@ Report = Mapping[str, Any]
 
 
 def success(result: Any) -> Report:
-    """Report what a handler returned; what JSON cannot hold is a failure."""
+    """Report what a handler returned; what cannot be sent is a failure."""
     try:
-        json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as problem:
-        return _failed("ResultInvalid", f"the result is not JSON: {problem}", retryable=False)
+        outcome.check(result)
+    except outcome.ResultInvalid as problem:
+        return _failed("ResultInvalid", str(problem), retryable=False)
     return {"status": COMPLETED, "result": result}
 
 
@@ -152,14 +167,44 @@ def failure(error: BaseException) -> Report:
     """Report what a handler raised."""
     if isinstance(error, Cancelled):
         return _failed("Cancelled", "stopped on request", retryable=False)
-    return _failed(type(error).__name__, str(error), retryable=not isinstance(error, DoNotRetry))
+    return _failed(
+        type(error).__name__,
+        _message(error),
+        retryable=not isinstance(error, DoNotRetry),
+        traceback=traceback_of(error),
+    )
 
 
-def unacceptable(reason: str) -> Report:
-    """Report that the server does not take what the handler returned."""
-    return _failed("OutcomeRefused", reason, retryable=False)
+def unacceptable(report: Report, reason: str) -> Report | None:
+    """Report that the server does not take *report*; None if that says so already."""
+    if report.get("error", {}).get("type") == _REFUSED:
+        return None
+    return _failed(_REFUSED, reason, retryable=report.get("retryable", False))
 
 
-def _failed(error_type: str, message: str, *, retryable: bool) -> Report:
-    error = {"type": error_type, "message": message}
+def traceback_of(error: BaseException) -> str:
+    """Return where *error* was raised; of a long way the end."""
+    told = "".join(traceback.format_exception(error))
+    return clean(told[-outcome.LONGEST_TRACEBACK :], outcome.LONGEST_TRACEBACK)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the attempt is reported whatever its error is made of
+        return "an error that cannot be put into words"
+
+
+def _failed(error_type: str, message: str, *, retryable: bool, **more: str) -> Report:
+    error = {
+        "type": error_type[: outcome.LONGEST_NAME],
+        "message": clean(message, outcome.LONGEST_ERROR),
+        **more,
+    }
     return {"status": FAILED, "error": error, "retryable": retryable}
+
+
+def _fitting(lines: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many of *lines*, from the first, fit into a heartbeat; one always does."""
+    sizes = (len(json.dumps(line, ensure_ascii=False).encode()) for line in lines)
+    return sum(size <= _MOST_BYTES for size in accumulate(sizes))

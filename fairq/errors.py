@@ -13,10 +13,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
+from fairq import clock
 from fairq.models import Job
 
 UNEXPECTED = "unexpected_answer"
@@ -35,7 +38,7 @@ class NotSignedIn(FairqError):
     def __init__(self) -> None:
         super().__init__(
             "not signed in: run `fairq login`, or set FAIRQ_URL and FAIRQ_TOKEN"
-            " (the token of a login is for its own address only)"
+            " (either token is for its own address only)"
         )
 
 
@@ -92,11 +95,15 @@ class Refused(FairqError):
 
 
 class NotFinished(FairqError, TimeoutError):
-    """A job that was waited for takes longer; ``job`` is how it stands."""
+    """A job that was waited for takes longer; ``job`` is how it was seen last, if it was seen."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(f"{job.job_id} is still {job.status}")
-        self.job = job
+    def __init__(self, job: str | Job) -> None:
+        self.job = job if isinstance(job, Job) else None
+        super().__init__(
+            f"{job} could not be seen to finish"
+            if self.job is None
+            else f"{self.job.job_id} is still {self.job.status}"
+        )
 
 
 class CycleFound(FairqError, ValueError):
@@ -126,6 +133,13 @@ def _excerpt(answer: httpx.Response) -> str:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    """Read the seconds to wait; the form with a date is for pages, and no Fairq sends it."""
+    """Read the seconds to wait; proxies may name a date instead."""
     given = answer.headers.get("retry-after", "")
-    return float(given) if given.isdecimal() else None
+    if given.isdecimal():
+        return float(given)
+    try:
+        until = parsedate_to_datetime(given)
+    except ValueError:
+        return None
+    seconds = (until.replace(tzinfo=until.tzinfo or UTC) - clock.now()).total_seconds()
+    return seconds if seconds > 0 else None

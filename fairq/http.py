@@ -65,6 +65,11 @@ def request(call: Call[Any]) -> Request:
     )
 
 
+def seconds_for(call: Call[Any], usual: float) -> float:
+    """Return how long the answer to *call* may take where *usual* is enough for most."""
+    return min(usual, call.timeout_seconds) + call.waits_seconds
+
+
 def listening(call: Call[Any], last_id: str | None) -> Request:
     """Return *call* as a stream that goes on behind *last_id*."""
     made = request(call)
@@ -102,7 +107,7 @@ def change(event: ServerSentEvent) -> Change | None:
     return Change.model_validate(event.json()) if event.event in {_MOVE, _GAP} else None
 
 
-def no_answer(error: httpx.TransportError, base_url: httpx.URL) -> NoAnswer:
+def no_answer(error: httpx.RequestError, base_url: httpx.URL) -> NoAnswer:
     """Return what a caller is told when *error* came instead of an answer."""
     return NoAnswer(str(base_url).rstrip("/"), error)
 

@@ -16,6 +16,9 @@ COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 FINISHED = frozenset({COMPLETED, FAILED, CANCELLED})
 """Statuses this package has to know; a server may tell others."""
 
+CELERY, PULL = "celery", "pull"
+"""Who may run a job: a Celery worker, or one that asks for work over HTTP."""
+
 CONDITIONS = (COMPLETED, "finished", FAILED)
 """What may be waited for of another job."""
 
@@ -251,9 +254,13 @@ class Offer(Answer):
 
 
 class Worker(Answer):
-    """A processor of jobs, and what it offers."""
+    """A processor of jobs, and what it offers.
+
+    A pull worker offers nothing of the machine's: who asked for work in its name is ``asked_by``.
+    """
 
     name: str
+    executor: str = CELERY
     state: str | None = None
     alive: bool = True
     host: str | None = None
@@ -261,6 +268,8 @@ class Worker(Answer):
     cpu_units: float | None = None
     memory_mb: int | None = None
     heartbeat_at: datetime | None = None
+    asked_by: str | None = None
+    asked_at: datetime | None = None
     running: list[RunningJob] = []
 
 

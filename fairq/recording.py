@@ -75,7 +75,11 @@ class Submitted(Sequence[Submission]):
         return [self._add(submission) for submission in submissions]
 
     def _check(self, submissions: Sequence[Submission]) -> None:
-        known = {*self._submissions, *(one.job_id for one in submissions)}
+        known = dict(self._submissions)
+        for one in submissions:
+            if known.setdefault(str(one.job_id), one) != one:
+                detail = f"There is another job {one.job_id!r}."
+                raise _refusal("job_id_conflict", detail, status=409, job_id=one.job_id)
         for one in submissions:
             for parent in one.depends_on:
                 if job_id_of(parent) not in known:
@@ -87,10 +91,7 @@ class Submitted(Sequence[Submission]):
 
     def _add(self, submission: Submission) -> Body:
         job_id = str(submission.job_id)
-        if (known := self._submissions.get(job_id)) is not None:
-            if known != submission:
-                detail = f"There is another job {job_id!r}."
-                raise _refusal("job_id_conflict", detail, status=409, job_id=job_id)
+        if job_id in self._submissions:
             return self._jobs[job_id] | {"duplicate": True}
         self._submissions[job_id] = submission
         self._jobs[job_id] = {

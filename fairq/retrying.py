@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import RetryCallState, retry_if_exception, wait_random_exponential
 
+from fairq.clock import Deadline
 from fairq.errors import NoAnswer, Refused
 
 _AWAY = frozenset({429, 502, 503, 504})
@@ -24,13 +25,20 @@ class Policy(TypedDict):
 
 
 def policy(patience_seconds: float) -> Policy:
-    """Try again until *patience_seconds* are over, or would be after the pause asked for."""
-    return Policy(
-        retry=retry_if_exception(is_passing),
-        wait=pause,
-        stop=stop_before_delay(patience_seconds),
-        reraise=True,
-    )
+    """Try again until *patience_seconds* are over, or would be after the pause asked for.
+
+    The last try is at their end.
+    """
+    end = Deadline(patience_seconds)
+
+    def stop(state: RetryCallState) -> bool:
+        asked = _asked(state)
+        return end.is_over() or (asked is not None and asked > end.left(at_most=patience_seconds))
+
+    def wait(state: RetryCallState) -> float:
+        return pause(state) if _asked(state) is not None else end.left(at_most=pause(state))
+
+    return Policy(retry=retry_if_exception(is_passing), wait=wait, stop=stop, reraise=True)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -40,6 +48,10 @@ def is_passing(error: BaseException) -> bool:
 
 def pause(state: RetryCallState) -> float:
     """Return the seconds to the next try: as many as the server asks for, if it does."""
-    error: Any = state.outcome and state.outcome.exception()
-    asked = error.retry_after if isinstance(error, Refused) else None
+    asked = _asked(state)
     return _spread(state) if asked is None else asked
+
+
+def _asked(state: RetryCallState) -> float | None:
+    error: Any = state.outcome and state.outcome.exception()
+    return error.retry_after if isinstance(error, Refused) else None

@@ -8,7 +8,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_config_path
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from fairq.errors import AddressInvalid, NotSignedIn
 
@@ -32,12 +32,15 @@ class SignIn:
     ) -> Self:
         """Complete what is given from the environment and the stored login.
 
-        A stored token goes to the address it was made at and to no other. Raises NotSignedIn when
+        A stored token goes to the address it was made at and to no other, and one of the
+        environment to the address that stands beside it, if one does. Raises NotSignedIn when
         either is missing, AddressInvalid for what is no address of a server.
         """
-        named = url or environment.get(URL_VARIABLE)
+        usual = environment.get(URL_VARIABLE)
+        named = url or usual
         url = checked(named) if named else None
-        token = token or environment.get(TOKEN_VARIABLE)
+        if not usual or usual.rstrip("/") == url:
+            token = token or environment.get(TOKEN_VARIABLE)
         stored = _stored()
         if stored and url in {None, stored.url}:
             url, token = stored.url, token or stored.token
@@ -71,8 +74,12 @@ class _Stored(BaseModel):
 
 def checked(url: str) -> str:
     """Return the address of a server, always written alike. Raises AddressInvalid."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
         raise AddressInvalid(url)
     return url.rstrip("/")
 
@@ -84,5 +91,5 @@ def _path() -> Path:
 def _stored() -> _Stored | None:
     try:
         return _Stored.model_validate_json(_path().read_text())
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, ValueError):
         return None

@@ -4,26 +4,26 @@ It asks for a job, keeps the lease alive in a thread while the handler runs, and
 ended. What a worker whose lease is over would report is somebody else's to report.
 """
 
+import inspect
 import logging
 import os
-import signal
+import queue
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from http import HTTPStatus
 from typing import Any, Protocol, TypedDict, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event
-from tenacity.stop import stop_when_event_set
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from fairq import calls, context, retrying
 from fairq.calls import Call
 from fairq.clock import Deadline
-from fairq.context import Cancelled, Context, Report
-from fairq.errors import FairqError, NoAnswer, Refused
+from fairq.context import Cancelled, Context, Notes, Report
+from fairq.errors import FairqError, Refused
 from fairq.models import LeasedJob
+from fairq.signals import stopping_on_signals
 
 T = TypeVar("T")
 
@@ -40,7 +40,11 @@ NOTES_SECONDS = 1.0
 WAIT_SECONDS = 5.0
 """How long one request waits for a job to come; a worker that is to stop waits for its end."""
 
-LEASE_LOST = "lease_lost"
+SHORTEST_TIMEOUT_SECONDS = 1.0
+"""What an answer to a heartbeat may take under the shortest of leases."""
+
+_LEASE_LOST = "lease_lost"
+_NOT_ACCEPTABLE = frozenset({HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,32 @@ class Terms(TypedDict, total=False):
     wait_seconds: float
 
 
+class Wish:
+    """The wish that a worker stops.
+
+    A signal handler may make it: an Event's lock could be held when the signal comes.
+    """
+
+    def __init__(self) -> None:
+        self._made: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def make(self) -> None:
+        """Make it; once is as good as twice."""
+        self._made.put(None)
+
+    def is_made(self) -> bool:
+        """Tell whether the worker is to stop."""
+        return not self._made.empty()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for it, but no longer; for one thread."""
+        try:
+            self._made.get(timeout=seconds)
+        except queue.Empty:
+            return
+        self._made.put(None)
+
+
 class PullWorker:
     """Runs the jobs it pulls, one after the other."""
 
@@ -74,13 +104,15 @@ class PullWorker:
         lease_seconds: float = LEASE_SECONDS,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
+        if is_coroutine(handler):
+            raise TypeError("the handler is a coroutine: make it one of an AsyncClient's worker")
         self._send = send
         self._handler = handler
         self._lease_seconds = lease_seconds
         self._ask = calls.next_job(
             name or usual_name(), types, lease_seconds=lease_seconds, wait_seconds=wait_seconds
         )
-        self._stop = threading.Event()
+        self._stop = Wish()
 
     def run(self) -> None:
         """Work until ``stop()``, SIGTERM or Ctrl-C; what was begun is finished and reported.
@@ -88,12 +120,12 @@ class PullWorker:
         A second signal acts as if nobody had asked for the first.
         """
         with stopping_on_signals(self.stop):
-            while not self._stop.is_set():
+            while not self._stop.is_made():
                 self.turn()
 
     def stop(self) -> None:
         """Take no more jobs. Safe from any thread and from signal handlers."""
-        self._stop.set()
+        self._stop.make()
 
     def turn(self) -> LeasedJob | None:
         """Ask for a job; if there is one, run it, report it and return it."""
@@ -107,8 +139,8 @@ class PullWorker:
         asking = Retrying(
             retry=retry_if_exception(retrying.is_passing),
             wait=retrying.pause,
-            stop=stop_when_event_set(self._stop),
-            sleep=sleep_using_event(self._stop),
+            stop=lambda _: self._stop.is_made(),
+            sleep=self._stop.wait,
             before_sleep=tell_trouble,
             retry_error_callback=lambda _: None,
         )
@@ -119,8 +151,8 @@ class PullWorker:
         attempt = Context(leased)
         with self._heartbeats(attempt):
             report = self._report(attempt)
-        if attempt.has_notes():
-            self._beat(attempt)
+        while attempt.has_notes() and self._beat(attempt):
+            pass
         if not attempt.is_lost():
             self._complete(leased, report)
 
@@ -129,8 +161,8 @@ class PullWorker:
             return context.success(self._handler(attempt, attempt.job.payload))
         except Cancelled as stopped:
             return context.failure(stopped)
-        except Exception as error:  # noqa: BLE001 - the attempt is reported whatever happened
-            attempt.error(traceback.format_exc())
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported whatever happened
+            attempt.error(context.traceback_of(error))
             return context.failure(error)
 
     @contextmanager
@@ -147,27 +179,28 @@ class PullWorker:
     def _keep_alive(self, attempt: Context, over: threading.Event) -> None:
         every = self._lease_seconds / BEATS_PER_LEASE
         due = Deadline(every)
-        while not over.wait(min(NOTES_SECONDS, every)) and not attempt.is_lost():
+        while not over.wait(due.left(at_most=NOTES_SECONDS)) and not attempt.is_lost():
             if attempt.has_notes() or due.is_over():
-                self._beat(attempt)
                 due = Deadline(every)
+                self._beat(attempt)
 
-    def _beat(self, attempt: Context) -> None:
-        notes, leased = attempt.take_notes(), attempt.job
+    def _beat(self, attempt: Context, notes: Notes | None = None) -> bool:
+        """Keep the lease, and tell what was said; return whether that arrived."""
+        notes = attempt.take_notes() if notes is None else notes
         try:
-            is_to_stop = self._send(calls.heartbeat(leased.job_id, leased.lease, notes.as_json()))
-        except FairqError as error:
-            missed_beat(attempt, notes, error)
-        else:
-            if is_to_stop:
-                attempt.request_stop()
+            is_to_stop = self._send(beat(attempt.job, notes, self._lease_seconds))
+        except (FairqError, TypeError, ValueError) as error:
+            return missed_beat(attempt, notes, error) and self._beat(attempt, Notes())
+        if is_to_stop:
+            attempt.request_stop()
+        return True
 
     def _complete(self, leased: LeasedJob, report: Report) -> None:
         try:
             self._send(calls.complete(leased.job_id, leased.lease, report))
         except FairqError as error:
-            if (other := report_instead(leased, error)) is not None:
-                self._send(calls.complete(leased.job_id, leased.lease, other))
+            if (other := report_instead(leased, report, error)) is not None:
+                self._complete(leased, other)
 
 
 def usual_name() -> str:
@@ -175,29 +208,48 @@ def usual_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def missed_beat(attempt: Context, notes: context.Notes, error: FairqError) -> None:
-    """Make the best of a heartbeat that failed: the next may arrive, unless the lease is over."""
-    if isinstance(error, Refused) and error.code == LEASE_LOST:
+def is_coroutine(handler: Any) -> bool:
+    """Tell whether a handler is for an event loop."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        type(handler).__call__
+    )
+
+
+def beat(leased: LeasedJob, notes: Notes, lease_seconds: float) -> Call[bool]:
+    """Return a heartbeat. One that hangs is given up while there is time for others."""
+    timeout = max(SHORTEST_TIMEOUT_SECONDS, lease_seconds / BEATS_PER_LEASE)
+    return calls.heartbeat(leased.job_id, leased.lease, notes.as_json(), timeout_seconds=timeout)
+
+
+def missed_beat(attempt: Context, notes: Notes, error: Exception) -> bool:
+    """Make the best of a heartbeat that failed; tell whether one without *notes* is due at once.
+
+    What was refused would be refused again, and is no reason to lose the lease.
+    """
+    if _is_lost(error):
         log.warning("a lease was lost", extra={"job_id": attempt.job_id})
         attempt.lose()
-    elif retrying.is_passing(error):
+        return False
+    if retrying.is_passing(error):
         attempt.give_back(notes)
-    else:
-        log.warning("a heartbeat was refused", extra={"job_id": attempt.job_id}, exc_info=error)
+        return False
+    log.warning("a heartbeat was refused", extra={"job_id": attempt.job_id}, exc_info=error)
+    return bool(notes)
 
 
-def report_instead(leased: LeasedJob, error: FairqError) -> Report | None:
-    """Return what to report when the server did not take the report; None is nothing.
+def report_instead(leased: LeasedJob, report: Report, error: FairqError) -> Report | None:
+    """Return what to report when the server did not take *report*; None is nothing.
 
-    What cannot be told is left to the lease, which runs out.
+    Only a server that read it can find it unacceptable. What cannot be told is left to the lease,
+    which runs out.
     """
-    if isinstance(error, NoAnswer) or retrying.is_passing(error):
-        log.error("an outcome could not be reported", extra={"job_id": leased.job_id})
-        return None
-    if isinstance(error, Refused) and error.code == LEASE_LOST:
+    if isinstance(error, Refused) and error.status in _NOT_ACCEPTABLE:
+        return context.unacceptable(report, str(error))
+    if _is_lost(error):
         log.warning("a lease was lost", extra={"job_id": leased.job_id})
-        return None
-    return context.unacceptable(str(error))
+    else:
+        log.error("an outcome could not be reported", extra={"job_id": leased.job_id})
+    return None
 
 
 def tell_trouble(state: RetryCallState) -> None:
@@ -206,23 +258,5 @@ def tell_trouble(state: RetryCallState) -> None:
     log.warning("no work could be asked for", extra={"problem": str(error)})
 
 
-@contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* on the first SIGTERM or SIGINT; only the main thread can listen for them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        restore()
-        stop()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {one: signal.signal(one, on_signal) for one in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        restore()
+def _is_lost(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.code == _LEASE_LOST

@@ -45,5 +45,8 @@ def _matching(
 
 
 def _found(find: Callable[[Client], Iterable[tuple[str, str]]]) -> Iterator[tuple[str, str]]:
-    with suppress(FairqError), Client(patience_seconds=0, timeout_seconds=_SECONDS) as client:
+    with (
+        suppress(FairqError, OSError),
+        Client(patience_seconds=0, timeout_seconds=_SECONDS) as client,
+    ):
         yield from find(client)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from fairq.calls import DeadLetterFilter
+from fairq.calls import Cleared, DeadLetterFilter
 from fairq.cli import arguments, completion, ending, options, tables, terminal
+from fairq.cli.ending import Exit
 
 _LIST_LENGTH = 50
 
@@ -68,8 +69,10 @@ def retry(
     with ending.as_usage():
         patch = None if payload is None else arguments.json_object(payload)
     with terminal.connected() as client, terminal.progress("running them again", total=None):
-        count = client.retry_dead_letters(*(job_ids or []), payload=patch, **wanted)
-    _print_count("retried", count, as_json=as_json)
+        cleared = client.retry_dead_letters(
+            *(job_ids or []), payload=patch, everything=everything, **wanted
+        )
+    _end_with("retried", cleared, job_ids, as_json=as_json)
 
 
 @app.command("discard")
@@ -86,8 +89,8 @@ def discard(
     """Take dead letters out of the list; the jobs stay failed."""
     wanted = _meant(job_ids, _filter(alike, type_, owner, search), everything=everything)
     with terminal.connected() as client, terminal.progress("discarding them", total=None):
-        count = client.discard_dead_letters(*(job_ids or []), **wanted)
-    _print_count("discarded", count, as_json=as_json)
+        cleared = client.discard_dead_letters(*(job_ids or []), everything=everything, **wanted)
+    _end_with("discarded", cleared, job_ids, as_json=as_json)
 
 
 def _filter(
@@ -108,8 +111,12 @@ def _meant(
     return wanted
 
 
-def _print_count(done: str, count: int, *, as_json: bool) -> None:
+def _end_with(done: str, cleared: Cleared, job_ids: list[str] | None, *, as_json: bool) -> None:
+    """Print what became of them; one that was named and is no dead letter was not found."""
     if as_json:
-        terminal.print_json({done: count})
+        terminal.print_json({done: cleared.done, "skipped": cleared.skipped})
     else:
-        terminal.print_line(f"{count} {done}")
+        skipped = f", {cleared.skipped} skipped" if cleared.skipped else ""
+        terminal.print_line(f"{cleared.done} {done}{skipped}")
+    if job_ids and cleared.skipped:
+        raise typer.Exit(Exit.REFUSED)

@@ -21,6 +21,8 @@ class Exit(IntEnum):
     NOT_FINISHED = 4  # the time to wait was over first
     REFUSED = 5  # the server said no, or nobody is signed in
     NO_ANSWER = 6  # the server cannot be reached, or is away
+    BROKEN = 7  # something here is in the way: a file, a closed pipe, a mistake in this program
+    INTERRUPTED = 130  # Ctrl-C, or no to a question
 
 
 _WHAT_TO_DO: Mapping[str, str] = MappingProxyType(
@@ -46,7 +48,7 @@ def as_usage() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from error
 
 
-def exit_code(error: FairqError) -> Exit:
+def exit_code(error: Exception) -> Exit:
     """Return the exit code of a command that *error* ended."""
     match error:
         case NotFinished():
@@ -55,7 +57,9 @@ def exit_code(error: FairqError) -> Exit:
             return Exit.NO_ANSWER
         case Refused(status=502 | 503 | 504):
             return Exit.NO_ANSWER
-    return Exit.REFUSED
+        case FairqError():
+            return Exit.REFUSED
+    return Exit.BROKEN
 
 
 def exit_code_of(jobs: Iterable[Job]) -> Exit:
@@ -68,8 +72,10 @@ def exit_code_of(jobs: Iterable[Job]) -> Exit:
     return Exit.DONE if ends <= FINISHED else Exit.NOT_FINISHED
 
 
-def explanation(error: FairqError) -> str:
+def explanation(error: Exception) -> str:
     """Say what went wrong and what to do, in one line."""
+    if not isinstance(error, FairqError | OSError):
+        return " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, NoAnswer):
         return f"{error}; is the server running, and is the address right?"
     if isinstance(error, Refused):

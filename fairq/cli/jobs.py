@@ -22,10 +22,6 @@ _LOOK_SECONDS = 1.0
 _LIST_LENGTH = 50
 _WATCH_SECONDS = 1.0
 
-Instant = Annotated[
-    Any,
-    typer.Option(parser=arguments.instant, metavar="TIME", help="2026-03-01T12:00, local time."),
-]
 Duration = Annotated[
     Any, typer.Option(parser=arguments.seconds, metavar="TIME", help="Start no sooner than in 5m.")
 ]
@@ -37,7 +33,6 @@ After = Annotated[
         autocompletion=completion.job_ids,
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end, and exit accordingly.")]
 
 
 def submit(  # noqa: PLR0913 - an option for each thing a submission may say
@@ -54,15 +49,15 @@ def submit(  # noqa: PLR0913 - an option for each thing a submission may say
     memory: options.Memory = None,
     timeout: options.Timeout = None,
     max_attempts: Annotated[int | None, typer.Option(metavar="N", help="At most.")] = None,
-    run_at: Instant = None,
+    run_at: options.Instant = None,
     delay: Duration = None,
-    start_by: Instant = None,
+    start_by: options.Instant = None,
     executor: Annotated[str | None, typer.Option(metavar="WHO", help="celery or pull.")] = None,
     callback_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Told of the end.")
     ] = None,
     owner: options.Owner = None,
-    wait: Wait = False,
+    wait: options.Wait = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Submit a job, and print its id; with --wait, its result."""
@@ -88,7 +83,7 @@ def submit(  # noqa: PLR0913 - an option for each thing a submission may say
         job = client.send(calls.submit(submission))
         if wait:
             terminal.say(f"submitted {job.job_id}")
-            _end_with([_awaited(client, job)], as_json=as_json)
+            end_with([awaited(client, job)], as_json=as_json)
     _print_submitted([job], as_json=as_json)
 
 
@@ -97,7 +92,7 @@ def submit_file(
     file: Annotated[
         typer.FileText, typer.Argument(metavar="FILE", help="YAML or JSON; - is stdin.")
     ],
-    wait: Wait = False,
+    wait: options.Wait = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Submit the jobs of a file, all or none, and print their ids."""
@@ -107,27 +102,27 @@ def submit_file(
         jobs = client.submit_many(flow.submissions)
         if wait:
             terminal.say(f"submitted {len(jobs)} jobs")
-            _end_with(_awaited_all(client, jobs), as_json=as_json)
+            end_with(_awaited_all(client, jobs), as_json=as_json)
     _print_submitted(jobs, as_json=as_json)
 
 
 def ls(  # noqa: PLR0913 - an option for each filter
     *,
-    status: Annotated[str | None, typer.Option(help="Statuses or groups: running,pending.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", autocompletion=completion.types)] = None,
-    priority: Annotated[str | None, typer.Option(help="Classes or levels: critical,5.")] = None,
+    status: options.Statuses = None,
+    type_: options.Types = None,
+    priority: options.Priorities = None,
     owner: options.Owner = None,
     tag: options.Tags = None,
-    search: Annotated[str | None, typer.Option(help="Text in the id or the description.")] = None,
-    created_after: Instant = None,
-    created_before: Instant = None,
+    search: options.Search = None,
+    created_after: options.Instant = None,
+    created_before: options.Instant = None,
     oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = _LIST_LENGTH,
     every: Annotated[bool, typer.Option("--all", help="Without a limit.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; watched with --json, one array a look."""
     given = {
         "status": status,
         "type": type_,
@@ -145,7 +140,9 @@ def ls(  # noqa: PLR0913 - an option for each filter
         def found() -> Iterable[Job]:
             return islice(client.jobs(**wanted), None if every else limit)
 
-        if watch and not as_json:
+        if watch and as_json:
+            terminal.watch_json(lambda: [job.as_json() for job in found()], _WATCH_SECONDS)
+        elif watch:
             terminal.watch(lambda: tables.jobs_table(found()), _WATCH_SECONDS)
         else:
             _print_jobs(found(), as_json=as_json)
@@ -208,10 +205,10 @@ def wait(
     """Wait until jobs are finished; the exit code tells the worst end."""
     with terminal.connected() as client:
         if len(job_ids) == 1:
-            jobs = [_awaited(client, job_ids[0], Deadline(timeout), owner)]
+            jobs = [awaited(client, job_ids[0], Deadline(timeout), owner)]
         else:
             jobs = _awaited_all(client, job_ids, Deadline(timeout), owner)
-    _end_with(jobs, as_json=as_json)
+    end_with(jobs, as_json=as_json)
 
 
 def read_payload(words: Sequence[str] | None, text: str | None) -> dict[str, Any]:
@@ -271,7 +268,7 @@ def _each(job_ids: Iterable[str], act: Callable[[str], Job], *, as_json: bool) -
     raise typer.Exit(code)
 
 
-def _awaited(
+def awaited(
     client: Client, job: str | Job, deadline: Deadline | None = None, owner: str | None = None
 ) -> Job:
     """Return a job once it is finished or the time is over, showing its progress meanwhile."""
@@ -314,7 +311,7 @@ def _until_finished(
         look(found)
 
 
-def _end_with(jobs: Sequence[Job], *, as_json: bool) -> None:
+def end_with(jobs: Sequence[Job], *, as_json: bool) -> None:
     """Print how jobs ended, and end the command accordingly."""
     for job in jobs:
         if as_json:

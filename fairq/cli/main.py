@@ -2,17 +2,36 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fairq import http
 from fairq.cli import dead, ending, jobs, schedules, service, signing_in, terminal
+from fairq.cli.bulk import bulk
+from fairq.cli.ending import Exit
 from fairq.cli.top import top
-from fairq.errors import FairqError
+
+
+class _Commands(TyperGroup):
+    """Gives what is broken off exit codes of its own; Typer's is that of a job that failed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except typer.Abort as no:
+            terminal.say("fairq: broken off")
+            raise typer.Exit(Exit.INTERRUPTED) from no
+        except BrokenPipeError as closed:
+            terminal.hang_up()
+            raise typer.Exit(Exit.BROKEN) from closed
+
 
 app = typer.Typer(
     name="fairq",
+    cls=_Commands,
     help="Submit jobs to a Fairq server, follow them, and see why they wait.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,6 +69,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "wait": jobs.wait,
     "cancel": jobs.cancel,
     "retry": jobs.retry,
+    "bulk": bulk,
     "top": top,
     "stats": service.stats,
     "types": service.types,
@@ -62,9 +82,9 @@ app.add_typer(schedules.app, name="schedules")
 
 
 def main() -> None:
-    """Run the command that was typed; a FairqError ends it with one line and an exit code."""
+    """Run the command that was typed; an error ends it with one line and an exit code."""
     try:
         app(prog_name="fairq")
-    except FairqError as error:
+    except Exception as error:  # noqa: BLE001 - Python's exit code is that of a job that failed
         terminal.say(f"fairq: {ending.explanation(error)}")
         sys.exit(ending.exit_code(error))

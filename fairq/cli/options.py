@@ -32,6 +32,15 @@ Priority = Annotated[
         help="critical, high, normal, low, or a level from 0 to 10.",
     ),
 ]
+Instant = Annotated[
+    Any,
+    typer.Option(parser=arguments.instant, metavar="TIME", help="2026-03-01T12:00, local time."),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end, and exit accordingly.")]
+Statuses = Annotated[str | None, typer.Option(help="Statuses or groups: running,pending.")]
+Types = Annotated[str | None, typer.Option("--type", autocompletion=completion.types)]
+Priorities = Annotated[str | None, typer.Option(help="Classes or levels: critical,5.")]
+Search = Annotated[str | None, typer.Option(help="Text in the id, the description or a tag.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="May be repeated.")]
 Cpu = Annotated[float | None, typer.Option(metavar="UNITS", help="CPU units it takes.")]
 Memory = Annotated[int | None, typer.Option(metavar="MB", help="Memory it takes.")]

@@ -10,7 +10,16 @@ from fairq.cli.jobs import read_payload, requirements
 from fairq.models import Schedule
 from fairq.submission import Submission
 
-app = typer.Typer(no_args_is_help=True, help="Jobs that are submitted by the clock.")
+app = typer.Typer(help="Jobs that are submitted by the clock; listed without a command.")
+
+
+@app.callback(invoke_without_command=True)
+def _common(context: typer.Context, *, as_json: options.AsJson = False) -> None:
+    """List schedules where nothing else is asked for."""
+    if context.invoked_subcommand is None:
+        ls(as_json=as_json)
+    elif as_json:
+        raise typer.BadParameter(f"--json goes behind {context.invoked_subcommand}")
 
 
 @app.command("ls")
@@ -107,11 +116,14 @@ def run(*, name: options.Name, as_json: options.AsJson = False) -> None:
 
 
 @app.command("rm")
-def rm(*, name: options.Name) -> None:
+def rm(*, name: options.Name, as_json: options.AsJson = False) -> None:
     """Delete a schedule; jobs it submitted stay."""
     with terminal.connected() as client:
         client.delete_schedule(name)
-    terminal.say(f"deleted {name}")
+    if as_json:
+        terminal.print_json({"deleted": name})
+    else:
+        terminal.say(f"deleted {name}")
 
 
 def _timing(**given: Any) -> Timing:

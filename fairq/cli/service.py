@@ -7,7 +7,7 @@ from fairq.models import Answer
 
 
 def workers(*, as_json: options.AsJson = False) -> None:
-    """List the workers and what they run, for operators."""
+    """List the workers, of Celery and pulling, and what they run; for operators."""
     with terminal.connected() as client:
         found = client.workers()
     if as_json:

@@ -9,7 +9,7 @@ import httpx
 import typer
 
 from fairq import calls, http, sign_in
-from fairq.cli import ending, terminal
+from fairq.cli import ending, options, terminal
 from fairq.cli.ending import Exit
 from fairq.client import Client
 from fairq.errors import Refused
@@ -31,27 +31,34 @@ def login(
         list[str] | None,
         typer.Option(help="What the new token is for: read, submit, work, admin. May be repeated."),
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Sign in: ask for address, username and password, and keep a token for this account.
 
     FAIRQ_URL and FAIRQ_TOKEN win over what is kept.
     """
     with ending.as_usage():
-        url = sign_in.checked(address or typer.prompt("Address", default=_USUAL_ADDRESS))
+        url = sign_in.checked(address or typer.prompt("Address", default=_USUAL_ADDRESS, err=True))
     if token is None:
-        username = username or typer.prompt("Username")
+        username = username or typer.prompt("Username", err=True)
         secret = _new_token(url, username, _asked("Password"), scope or _USUAL_SCOPES)
     else:
         secret = _asked("Token") if token == "-" else token  # noqa: S105 - a dash is no secret
     with Client(url, secret, patience_seconds=_PATIENCE_SECONDS) as client:
         account = client.me()
     kept = SignIn(url, secret).store()
-    terminal.say(f"signed in at {url} as {account.username}, kept in {kept}")
+    if as_json:
+        terminal.print_json({"url": url, "username": account.username, "kept_in": str(kept)})
+    else:
+        terminal.say(f"signed in at {url} as {account.username}, kept in {kept}")
 
 
-def logout() -> None:
+def logout(*, as_json: options.AsJson = False) -> None:
     """Forget the kept token."""
-    if sign_in.forget():
+    is_forgotten = sign_in.forget()
+    if as_json:
+        terminal.print_json({"signed_out": is_forgotten})
+    elif is_forgotten:
         terminal.say("signed out here; the token itself can be revoked on the account page")
     else:
         terminal.say("nobody was signed in")
@@ -60,7 +67,7 @@ def logout() -> None:
 def _asked(what: str) -> str:
     """Ask for a secret, or read it where it is piped in."""
     if sys.stdin.isatty():
-        return str(typer.prompt(what, hide_input=True))
+        return str(typer.prompt(what, hide_input=True, err=True))
     return sys.stdin.readline().rstrip("\n")
 
 

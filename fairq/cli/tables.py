@@ -196,13 +196,14 @@ def types_table(types: Iterable[JobType]) -> Table:
 
 def workers_table(workers: Iterable[Worker]) -> Table:
     """Show workers, one a line."""
-    table = _table("WORKER", "STATE", "HOST", "PROCESSES", "CPU", "MEMORY MB", "RUNS")
+    table = _table("WORKER", "KIND", "STATE", "HOST", "PROCESSES", "CPU", "MEMORY MB", "RUNS")
     for one in workers:
-        state = one.state or "" if one.alive else "gone"
+        state = _state(one)
         runs = ", ".join(job.job_id for job in one.running)
         cpu = "" if one.cpu_units is None else f"{one.cpu_units:g}"
         sizes = (one.processes or "", cpu, one.memory_mb or "")
-        table.add_row(*map(plain, (one.name, state, one.host or "", *sizes, runs)))
+        shown = (one.name, one.executor, state, one.host or "", *sizes, runs)
+        table.add_row(*map(plain, shown))
     return table
 
 
@@ -280,6 +281,12 @@ def _table(*heads: str) -> Table:
 
 def _time(job: Job) -> str:
     return duration(job.waited_seconds if job.elapsed_seconds is None else job.elapsed_seconds)
+
+
+def _state(worker: Worker) -> str:
+    if worker.asked_at is not None:
+        return f"asked {clock(worker.asked_at)}"
+    return worker.state or "" if worker.alive else "gone"
 
 
 def _estimate(job: Job) -> str:

@@ -1,10 +1,11 @@
 """What is printed where: results on stdout, everything said about them on stderr."""
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -85,7 +86,7 @@ def is_screen() -> bool:
 
 def watch(draw: Callable[[], RenderableType], every_seconds: float) -> None:
     """Draw again and again until Ctrl-C; a server that is away does not end it."""
-    with suppress(KeyboardInterrupt), Live(console=_results(), auto_refresh=False) as live:
+    with Live(console=_results(), auto_refresh=False) as live:
         frame: RenderableType = ""
         while True:
             frame, note = _drawn(draw, frame)
@@ -93,14 +94,36 @@ def watch(draw: Callable[[], RenderableType], every_seconds: float) -> None:
             pause(every_seconds)
 
 
+def watch_json(look: Callable[[], Any], every_seconds: float) -> None:
+    """Print again and again until Ctrl-C; a server that is away does not end it."""
+    while True:
+        try:
+            print_json(look())
+        except FairqError as error:
+            if not retrying.is_passing(error):
+                raise
+            say(f"waiting for the server: {error}")
+        pause(every_seconds)
+
+
 def pause(seconds: float) -> None:
     """Do nothing for so long."""
     threading.Event().wait(seconds)
 
 
+def hang_up() -> None:
+    """Let all further results go nowhere, the interpreter's last ones included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def read_stdin() -> str:
     """Return what is piped in."""
     return sys.stdin.read()
+
+
+def read_line() -> str:
+    """Return what is typed, or the next line of what is piped in."""
+    return sys.stdin.readline().strip()
 
 
 def _drawn(
@@ -114,8 +137,16 @@ def _drawn(
         return last, plain(f"waiting for the server: {error}")
 
 
+class _Results(Console):
+    """Leaves it to the command what becomes of it when nobody reads its results any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error pass that is being handled."""
+        raise  # noqa: PLE0704 - rich calls this where it has caught one
+
+
 def _results() -> Console:
-    console = Console(highlight=False)
+    console = _Results(highlight=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console

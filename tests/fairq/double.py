@@ -21,12 +21,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scheduler.job_request import JobRequest
 from webapp.schemas.bulk import BulkRequest
 from webapp.schemas.dead_letters import DeadLettersRequest, DeadLettersRetry
 from webapp.schemas.jobs import BatchRequest
+from webapp.schemas.pull import CompleteRequest, HeartbeatRequest
 from webapp.schemas.tokens import TokenRequest
 
 NOON = "2026-03-01T12:00:00Z"
@@ -46,37 +47,6 @@ class Next(Shape):
     types: list[str] | None = None
     lease_seconds: float = 30
     wait_seconds: float = 0
-
-
-class Progress(Shape):
-    fraction: float | None
-    message: str | None
-
-
-class Line(Shape):
-    model_config = ConfigDict(extra="forbid", strict=False)
-    at: AwareDatetime
-    level: Literal["debug", "info", "warning", "error"]
-    message: str
-
-
-class Heartbeat(Shape):
-    lease: str
-    progress: Progress | None = None
-    logs: list[Line] | None = None
-
-
-class Error(Shape):
-    type: str
-    message: str
-
-
-class Complete(Shape):
-    lease: str
-    status: Literal["completed", "failed"]
-    result: Any = None
-    error: Error | None = None
-    retryable: bool | None = None
 
 
 class Timing(Shape):
@@ -119,8 +89,8 @@ ROUTES: Mapping[str, tuple[frozenset[str], type[BaseModel] | None]] = {
     "GET /jobs/{}/attempts": (OWNER | PAGE, None),
     "GET /jobs/{}/wait": (OWNER | {"timeout_seconds"}, None),
     "GET /jobs/{}/logs": (OWNER | PAGE | {"follow"}, None),
-    "POST /jobs/{}/heartbeat": (NOTHING, Heartbeat),
-    "POST /jobs/{}/complete": (NOTHING, Complete),
+    "POST /jobs/{}/heartbeat": (NOTHING, HeartbeatRequest),
+    "POST /jobs/{}/complete": (NOTHING, CompleteRequest),
     "GET /dead-letters": (LETTERS, None),
     "POST /dead-letters/retry": (NOTHING, DeadLettersRetry),
     "POST /dead-letters/discard": (NOTHING, DeadLettersRequest),
@@ -165,7 +135,7 @@ def _fits(route: str, asked: "Asked") -> bool:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer as a whole."""
+    """An answer as a whole; a body of bytes is sent as it is."""
 
     status: int
     body: Any = None
@@ -203,6 +173,10 @@ class Asked:
     @property
     def segments(self) -> list[str]:
         return [unquote(part) for part in self.path.split("/")[1:]]
+
+
+def _written(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
 def event(data: Mapping[str, Any], *, number: int | None = None, kind: str | None = None) -> str:
@@ -314,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names http.server looks for
 
     def _reply(self, reply: Reply) -> None:
-        raw = b"" if reply.status == 204 else json.dumps(reply.body).encode()
+        raw = b"" if reply.status == 204 else _written(reply.body)
         given = {"Content-Type": "application/json", "Content-Length": str(len(raw))}
         self._head(reply.status, given | reply.headers)
         self.wfile.write(raw)

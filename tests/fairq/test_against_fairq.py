@@ -202,12 +202,13 @@ def test_dead_letters_run_again_with_another_payload(client: Any) -> None:
         finished(client, job)
 
     (group,) = [one for one in client.dead_letter_groups() if one.type == "simulate"]
-    count = client.retry_dead_letters(*(one.job_id for one in jobs), payload={"fail_attempts": 0})
+    ids = [one.job_id for one in jobs]
+    cleared = client.retry_dead_letters(*ids, payload={"fail_attempts": 0})
 
     assert group.count >= 2
-    assert count == 2
+    assert (cleared.done, cleared.skipped) == (2, 0)
     assert [finished(client, job).result for job in jobs] == [7, 7]
-    assert client.discard_dead_letters(fingerprint=group.fingerprint) == group.count - 2
+    assert client.discard_dead_letters(fingerprint=group.fingerprint).done == group.count - 2
     assert list(client.dead_letters(fingerprint=group.fingerprint)) == []
 
 
@@ -329,7 +330,7 @@ def test_refusals_name_the_field(client: Any) -> None:
 def test_figures_are_read(client: Any) -> None:
     assert client.stats().of == "all"
     assert client.stats().capacity.slots >= 1
-    assert [one.alive for one in client.workers()] == [True]
+    assert [one.alive for one in client.workers() if one.executor == "celery"] == [True]
     assert "simulate" in [one.name for one in client.types()]
 
 

@@ -9,6 +9,7 @@ from fairq.client import WAIT_SECONDS
 from tests.fairq.conftest import TOKEN
 from tests.fairq.double import (
     NOON,
+    Asked,
     Double,
     Events,
     Reply,
@@ -209,6 +210,39 @@ def test_an_answer_of_something_else_is_refused(client: Any, double: Double, ans
     assert "elsewhere.example.org" in caught.value.detail or answer.status != 302
 
 
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("7", 7),
+        ("Sun, 01 Mar 2026 12:00:30 GMT", 30),
+        ("Sun, 01 Mar 2026 12:00:30 -0000", 30),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", None),
+        ("soon", None),
+    ],
+)
+def test_a_refusal_tells_when_to_come_back(
+    client: Any,
+    double: Double,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    seconds: float | None,
+) -> None:
+    monkeypatch.setattr("fairq.clock.now", lambda: datetime(2026, 3, 1, 12, tzinfo=UTC))
+    double.on("PATCH", "/jobs/a/cancel", Reply(503, {}, {"Retry-After": asked}))
+
+    with pytest.raises(Refused) as caught:
+        client.cancel("a")
+
+    assert caught.value.retry_after == seconds
+
+
+def test_an_answer_that_cannot_be_read_is_none(client: Any, double: Double) -> None:
+    double.on("PATCH", "/jobs/a/cancel", Reply(200, b"no gzip", {"Content-Encoding": "gzip"}))
+
+    with pytest.raises(NoAnswer):
+        client.cancel("a")
+
+
 def test_what_a_newer_server_tells_is_kept(client: Any, double: Double) -> None:
     double.on("GET", "/jobs/a", Reply(200, job(mood="good", progress={"fraction": 1, "eta": 3})))
 
@@ -257,6 +291,42 @@ def test_waiting_ends_when_the_time_is_over(client: Any, double: Double) -> None
 
     assert caught.value.job.status == "running"
     assert isinstance(caught.value, TimeoutError)
+
+
+@pytest.mark.parametrize("last", [Silence(), AWAY])
+def test_waiting_ends_when_the_time_is_over_while_the_server_is_away(
+    client: Any, double: Double, last: Any
+) -> None:
+    double.on("GET", "/jobs/a/wait", Reply(202, job("a", "running")), Silence(), last)
+
+    with pytest.raises(NotFinished, match="still running") as caught:
+        client.wait("a", timeout_seconds=0.5)
+
+    assert caught.value.job.status == "running"
+
+
+def test_a_job_that_was_never_seen_is_not_known_to_be_finished(client: Any, double: Double) -> None:
+    double.on("GET", "/jobs/a/wait", Reply(503, {}, {"Retry-After": "7"}))
+
+    with pytest.raises(NotFinished, match="a could not be seen to finish") as caught:
+        client.wait("a", timeout_seconds=5)
+
+    assert caught.value.job is None
+    assert len(double.requests) == 1
+
+
+def test_waiting_ends_though_the_server_hangs(
+    client: Any, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_asked: Asked) -> Silence:
+        double.wait_for_end()
+        return Silence()
+
+    monkeypatch.setattr("fairq.calls.GRACE_SECONDS", 0.1)
+    double.on("GET", "/jobs/a/wait", hang)
+
+    with pytest.raises(NotFinished):
+        client.wait("a", timeout_seconds=0.2)
 
 
 def test_attempts_are_read(client: Any, double: Double) -> None:
@@ -315,7 +385,9 @@ def test_no_page_is_read_before_it_is_wanted(client: Any, double: Double) -> Non
 
 def test_service_figures_are_read(client: Any, double: Double) -> None:
     double.on("GET", "/stats", Reply(200, {"at": NOON, "of": "own", "jobs": {"ready": 3}}))
-    double.on("GET", "/workers", Reply(200, {"workers": [{"name": "w1"}], "capacity": {}}))
+    pulling = {"name": "p1", "asked_by": "ann", "asked_at": NOON, "running": []}
+    told = {"workers": [{"name": "w1"}], "pull_workers": [pulling], "capacity": {}}
+    double.on("GET", "/workers", Reply(200, told))
     double.on(
         "GET",
         "/types",
@@ -324,7 +396,10 @@ def test_service_figures_are_read(client: Any, double: Double) -> None:
     )
 
     assert client.stats().jobs == {"ready": 3}
-    assert [one.name for one in client.workers()] == ["w1"]
+    assert [(one.name, one.executor, one.asked_by) for one in client.workers()] == [
+        ("w1", "celery", None),
+        ("p1", "pull", "ann"),
+    ]
     assert [one.name for one in client.types()] == ["report", "simulate"]
 
 
@@ -402,7 +477,9 @@ def test_dead_letters_run_again_until_none_is_left(client: Any, double: Double) 
         Reply(200, {"retried": 1, "skipped": 1, "next_cursor": None}),
     )
 
-    assert client.retry_dead_letters(fingerprint="f1", payload={"n": 2}) == 3
+    cleared = client.retry_dead_letters(fingerprint="f1", payload={"n": 2})
+
+    assert (cleared.done, cleared.skipped) == (3, 1)
     meant = {"filter": {"fingerprint": "f1"}, "payload": {"n": 2}}
     assert double.bodies("POST", "/dead-letters/retry") == [meant, meant | {"cursor": "more"}]
 
@@ -410,15 +487,36 @@ def test_dead_letters_run_again_until_none_is_left(client: Any, double: Double) 
 def test_dead_letters_are_discarded_by_name(client: Any, double: Double) -> None:
     double.on("POST", "/dead-letters/discard", Reply(200, {"discarded": 2, "next_cursor": None}))
 
-    assert client.discard_dead_letters("a", "b", owner="ann") == 2
+    assert client.discard_dead_letters("a", "b", owner="ann").done == 2
     assert double.bodies("POST", "/dead-letters/discard") == [
         {"job_ids": ["a", "b"], "owner": "ann"}
     ]
 
 
-def test_names_and_a_filter_are_too_much(client: Any) -> None:
-    with pytest.raises(ValueError, match="not both"):
-        client.discard_dead_letters("a", type="simulate")
+def test_all_dead_letters_are_meant_by_saying_so(client: Any, double: Double) -> None:
+    double.on("POST", "/dead-letters/discard", Reply(200, {"discarded": 2, "next_cursor": None}))
+
+    client.discard_dead_letters(everything=True, owner="ann")
+
+    assert double.bodies("POST", "/dead-letters/discard") == [{"filter": {"owner": "ann"}}]
+
+
+@pytest.mark.parametrize("call", ["retry_dead_letters", "discard_dead_letters"])
+@pytest.mark.parametrize(
+    ("job_ids", "wanted", "says"),
+    [
+        ([], {}, "say which"),
+        ([], {"owner": "ann"}, "say which"),
+        ([], {"type": None}, "say which"),
+        (["a"], {"type": "simulate"}, "not both"),
+        (["a"], {"everything": True}, "not both"),
+    ],
+)
+def test_nobody_means_dead_letters_by_saying_nothing_or_two_things(
+    client: Any, call: str, job_ids: list[str], wanted: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        getattr(client, call)(*job_ids, **wanted)
 
 
 # Schedules

@@ -104,6 +104,22 @@ def test_what_the_server_would_refuse_is_refused(
     assert len(fairq_submitted) == 0
 
 
+@pytest.mark.parametrize("known", ["known", "first"])
+def test_of_a_batch_with_a_conflict_nothing_is_recorded(
+    fairq_submitted: Submitted, known: str
+) -> None:
+    with Client() as client:
+        client.submit("simulate", job_id="known")
+        jobs = [Submission("simulate", job_id=one) for one in ("first", "second")]
+
+        with pytest.raises(Refused, match="job_id_conflict"):
+            client.submit_many([*jobs, Submission("simulate", {"n": 1}, job_id=known)])
+        with pytest.raises(Refused, match="not_found"):
+            client.job("first")
+
+    assert [one.job_id for one in fairq_submitted] == ["known"]
+
+
 def test_nothing_is_sent_anywhere(fairq_submitted: Submitted) -> None:
     with Client() as client:
         client.submit("simulate", job_id="a")

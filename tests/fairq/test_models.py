@@ -19,7 +19,6 @@ READ = {
     models.DeadLetterGroup: dead_letters.DeadLetterGroup,
     models.Bulk: bulk.BulkAnswer,
     models.JobType: fleet.TypeAnswer,
-    models.Worker: fleet.WorkerAnswer,
     models.Offer: fleet.Offer,
     models.Stats: fleet.Stats,
     models.Spread: fleet.Spread,
@@ -30,6 +29,12 @@ READ = {
 @pytest.mark.parametrize("model", READ, ids=lambda model: model.__name__)
 def test_nothing_is_read_that_the_server_does_not_tell(model: type[models.Answer]) -> None:
     assert set(model.model_fields) <= set(READ[model].model_fields)
+
+
+def test_workers_of_both_kinds_are_read_alike() -> None:
+    told = {*fleet.WorkerAnswer.model_fields, *fleet.PullWorkerAnswer.model_fields}
+
+    assert set(models.Worker.model_fields) <= told | {"executor"}
 
 
 def test_a_job_is_read_in_full() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fairq import NotSignedIn, sign_in
+from fairq import AddressInvalid, NotSignedIn, sign_in
 from fairq.sign_in import SignIn
 
 URL, ELSEWHERE = "https://fairq.example.org", "https://other.example.org"
@@ -44,6 +44,9 @@ def test_a_second_login_replaces_the_first(config: Path) -> None:
         ((None, None), {"FAIRQ_URL": URL}, (URL, "stored")),
         ((None, None), {"FAIRQ_URL": URL + "/"}, (URL, "stored")),
         ((ELSEWHERE, "mine"), {"FAIRQ_URL": URL, "FAIRQ_TOKEN": "t"}, (ELSEWHERE, "mine")),
+        ((ELSEWHERE, None), {"FAIRQ_TOKEN": "t"}, (ELSEWHERE, "t")),
+        ((ELSEWHERE + "/", None), {"FAIRQ_URL": ELSEWHERE, "FAIRQ_TOKEN": "t"}, (ELSEWHERE, "t")),
+        ((URL, None), {"FAIRQ_URL": ELSEWHERE, "FAIRQ_TOKEN": "t"}, (URL, "stored")),
     ],
 )
 def test_what_is_given_wins_over_the_environment_and_that_over_the_login(
@@ -61,6 +64,17 @@ def test_a_stored_token_goes_to_its_own_server_only() -> None:
         SignIn.found(environment={"FAIRQ_URL": ELSEWHERE})
 
 
+def test_a_token_of_the_environment_goes_to_the_server_beside_it_only() -> None:
+    with pytest.raises(NotSignedIn, match="its own address only"):
+        SignIn.found(ELSEWHERE, environment={"FAIRQ_URL": URL, "FAIRQ_TOKEN": "t"})
+
+
+@pytest.mark.parametrize("url", ["example.org", "http://", "http://[x", "http://x:port", "ftp://x"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(AddressInvalid):
+        SignIn.found(url, "t", environment={})
+
+
 @pytest.mark.parametrize("environment", [{}, {"FAIRQ_URL": URL}, {"FAIRQ_TOKEN": "t"}])
 def test_half_a_sign_in_is_none(environment: dict[str, str]) -> None:
     with pytest.raises(NotSignedIn):
@@ -68,10 +82,11 @@ def test_half_a_sign_in_is_none(environment: dict[str, str]) -> None:
 
 
 def test_a_login_that_cannot_be_read_is_none(config: Path) -> None:
-    SignIn(URL, "stored").store().write_text("{}")
+    for odd in (b"{}", b"\xff"):
+        SignIn(URL, "stored").store().write_bytes(odd)
 
-    with pytest.raises(NotSignedIn):
-        SignIn.found(environment={})
+        with pytest.raises(NotSignedIn):
+            SignIn.found(environment={})
 
 
 def test_a_forgotten_login_is_gone() -> None:

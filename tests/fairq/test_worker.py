@@ -1,10 +1,13 @@
 """Pull workers of both kinds. A handler is written once, and made a coroutine for asyncio."""
 
 import asyncio
+import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -78,13 +81,24 @@ def _coroutine(handler: Handler) -> Any:
     """Make a handler that blocks one that lets the loop go on meanwhile."""
 
     async def handle(context: Context, payload: dict[str, Any]) -> Any:
-        waiting = asyncio.ensure_future(asyncio.to_thread(handler, context, payload))
+        waiting = asyncio.ensure_future(asyncio.to_thread(_tried, handler, context, payload))
         try:
-            return await asyncio.shield(waiting)
+            result, end = await asyncio.shield(waiting)
         finally:
             await asyncio.wait([waiting])  # the thread hears of a cancel through its context
+        if end is not None:
+            raise end
+        return result
 
     return handle
+
+
+def _tried(handler: Handler, *given: Any) -> tuple[Any, SystemExit | None]:
+    """Call a handler; what would end the loop that waits for the thread is an answer."""
+    try:
+        return handler(*given), None
+    except SystemExit as end:
+        return None, end
 
 
 @pytest.fixture(params=[Plain, OnLoop])
@@ -133,7 +147,9 @@ def test_what_a_handler_raises_is_reported(
 
     place.turn(handler)
 
-    assert place.report() == {
+    report = place.report()
+    assert "raise error" in report["error"].pop("traceback")
+    assert report == {
         "lease": "lease-1",
         "status": "failed",
         "error": {"type": type(error).__name__, "message": "odd"},
@@ -143,8 +159,40 @@ def test_what_a_handler_raises_is_reported(
     assert any("Traceback" in line["message"] for line in logged)
 
 
-def test_a_result_that_is_not_json_is_a_failure(place: Place) -> None:
-    place.turn(lambda *_: float("nan"))
+def test_a_handler_that_exits_has_failed(place: Place) -> None:
+    place.turn(lambda *_: sys.exit(3))
+
+    assert place.report()["error"]["type"] == "SystemExit"
+    assert place.report()["retryable"] is True
+
+
+def test_of_a_long_error_the_server_is_told_what_it_takes(place: Place) -> None:
+    def handler(_context: Context, _payload: Any) -> None:
+        raise ValueError("x" * 20_000 + "\ud800")
+
+    place.turn(handler)
+
+    error = place.report()["error"]
+    assert error["type"] == "ValueError"
+    assert (len(error["message"]), len(error["traceback"])) == (8192, 16_000)
+
+
+def test_an_error_that_cannot_be_written_is_reported(place: Place) -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def handler(_context: Context, _payload: Any) -> None:
+        raise Odd
+
+    place.turn(handler)
+
+    assert place.report()["error"]["type"] == "Odd"
+
+
+@pytest.mark.parametrize("result", [float("nan"), {"half": "\ud800"}, {1, 2}])
+def test_a_result_that_is_not_json_is_a_failure(place: Place, result: Any) -> None:
+    place.turn(lambda *_: result)
 
     assert place.report()["error"]["type"] == "ResultInvalid"
     assert place.report()["retryable"] is False
@@ -159,6 +207,44 @@ def test_a_result_that_the_server_does_not_take_is_a_failure(place: Place) -> No
     assert refused["result"] == "large"
     assert reported["error"]["type"] == "OutcomeRefused"
     assert "too_large" in reported["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "second", [LOST, refusal("validation_failed", 422), refusal("internal_error", 500)]
+)
+def test_a_refusal_that_is_refused_ends_nothing(place: Place, second: Reply) -> None:
+    place.double.on("POST", DONE, refusal("too_large", 413), second)
+
+    assert place.turn(lambda *_: "large").job_id == "a"
+    assert [body["status"] for body in place.asked(DONE)] == ["completed", "failed"]
+
+
+def test_a_failure_that_the_server_does_not_take_can_be_retried(place: Place) -> None:
+    place.double.on("POST", DONE, refusal("validation_failed", 422), Reply(200, leased("a")))
+
+    place.turn(lambda context, _: context.log("loud", "hello"))
+
+    _, reported = place.asked(DONE)
+    assert reported["error"]["type"] == "OutcomeRefused"
+    assert reported["retryable"] is True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal("internal_error", 500),
+        refusal("forbidden", 403),
+        Reply(500, b"<html>"),
+        Reply(200, b"<html>"),
+    ],
+)
+def test_what_is_no_word_about_a_result_leaves_the_job_to_its_lease(
+    place: Place, answer: Reply
+) -> None:
+    place.double.on("POST", DONE, answer)
+
+    assert place.turn(lambda *_: 42).job_id == "a"
+    assert [body["status"] for body in place.asked(DONE)] == ["completed"]
 
 
 def test_an_outcome_is_told_again_while_the_server_is_away(place: Place) -> None:
@@ -206,6 +292,66 @@ def test_what_a_lost_heartbeat_told_comes_with_the_next(place: Place) -> None:
     place.turn(handler)
 
     assert [body["logs"][0]["message"] for body in place.asked(BEAT)[:2]] == ["kept", "kept"]
+    assert place.report()["status"] == "completed"
+
+
+def test_what_a_heartbeat_on_its_way_told_is_not_lost_with_the_end(place: Place) -> None:
+    ended = threading.Event()
+
+    def last(_asked: Asked) -> Silence:
+        ended.wait(10)
+        with suppress(AssertionError):  # the report comes after this heartbeat
+            eventually(lambda: place.asked(DONE), within=0.3)
+        return Silence()
+
+    place.double.on("POST", BEAT, last, Reply(200, {}))
+
+    def handler(context: Context, _payload: Any) -> None:
+        context.info("kept")
+        eventually(lambda: place.asked(BEAT))
+        ended.set()
+
+    place.turn(handler)
+
+    assert [body["logs"][0]["message"] for body in place.asked(BEAT)] == ["kept", "kept"]
+
+
+def test_a_heartbeat_that_hangs_does_not_use_up_the_lease(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_asked: Asked) -> Silence:
+        place.double.wait_for_end()
+        return Silence()
+
+    monkeypatch.setattr("fairq.worker.SHORTEST_TIMEOUT_SECONDS", 0.1)
+    place.double.on("POST", BEAT, hang, Reply(200, {}))
+
+    def handler(_context: Context, _payload: Any) -> None:
+        eventually(lambda: len(place.asked(BEAT)) >= 2, within=10)
+
+    place.turn(handler)
+
+    assert place.report()["status"] == "completed"
+
+
+def test_a_heartbeat_whose_words_are_refused_goes_without_them_at_once(place: Place) -> None:
+    place.double.on("POST", BEAT, refusal("validation_failed", 422), Reply(200, {}))
+
+    place.turn(lambda context, _: context.info("odd"), lease_seconds=30)
+
+    told, bare = place.asked(BEAT)
+    assert told["logs"][0]["message"] == "odd"
+    assert bare == {"lease": "lease-1"}
+    assert place.report()["status"] == "completed"
+
+
+def test_a_heartbeat_that_cannot_be_written_ends_nothing(place: Place) -> None:
+    def handler(context: Context, _payload: Any) -> None:
+        context._progress = {"fraction": {1, 2}}
+
+    place.turn(handler, lease_seconds=30)
+
+    assert place.asked(BEAT) == [{"lease": "lease-1"}]
     assert place.report()["status"] == "completed"
 
 
@@ -306,7 +452,159 @@ def test_a_worker_in_a_thread_is_stopped_by_hand(double: Double) -> None:
     assert double.requests[0].body == {"worker": "w1", "lease_seconds": 0.15, "wait_seconds": 0.1}
 
 
-# What a context refuses
+def test_a_worker_can_be_stopped_in_the_midst_of_being_stopped(double: Double) -> None:
+    with Client(double.url, TOKEN) as client:
+        worker = client.worker(**QUICK)(lambda *_: None)
+
+    def interrupt(*_: Any) -> Any:
+        worker.stop()
+        return interrupt
+
+    def stop() -> None:
+        sys.settrace(interrupt)
+        worker.stop()
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    thread.join(10)
+
+    assert not thread.is_alive()
+
+
+# On an event loop
+
+
+def on_loop(double: Double, act: Callable[[AsyncClient], Any]) -> None:
+    """Do *act* with a client of a server that has work once."""
+    OnLoop(double)
+
+    async def run() -> None:
+        async with AsyncClient(double.url, TOKEN, patience_seconds=2) as client:
+            async with asyncio.timeout(20):
+                await act(client)
+
+    asyncio.run(run())
+
+
+def test_a_handler_is_cancelled_once_and_may_take_its_time(double: Double) -> None:
+    cancels: list[int] = []
+
+    async def handler(_context: Context, _payload: Any) -> str:
+        while len(double.asked("POST", BEAT)) < 6:
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                cancels.append(1)
+        return "tidied up"
+
+    async def act(client: AsyncClient) -> None:
+        double.on("POST", BEAT, Reply(200, {"cancel": True}))
+        await client.worker(**QUICK)(handler).turn()
+
+    on_loop(double, act)
+
+    assert len(cancels) == 1
+    assert double.bodies("POST", DONE)[0]["result"] == "tidied up"
+
+
+def test_one_signal_stops_every_worker_of_a_loop(double: Double) -> None:
+    async def handler(_context: Context, _payload: Any) -> None:
+        """Do nothing."""
+
+    async def act(client: AsyncClient) -> None:
+        workers = [client.worker(name=name)(handler) for name in ("w1", "w2")]
+        running = asyncio.gather(*(worker.run() for worker in workers))
+        await asyncio.to_thread(
+            eventually, lambda: {body["worker"] for body in double.bodies("POST", NEXT)} >= names
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+
+    names = {"w1", "w2"}
+    on_loop(double, act)
+
+
+def test_an_application_gets_its_own_signal_handlers_back(double: Double) -> None:
+    told: list[str] = []
+
+    async def act(client: AsyncClient) -> None:
+        async def handler(_context: Context, _payload: Any) -> None:
+            worker.stop()
+
+        loop, worker = asyncio.get_running_loop(), client.worker(**QUICK)(handler)
+        loop.add_signal_handler(signal.SIGTERM, told.append, "the application")
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        await worker.run()
+        assert before == [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.to_thread(eventually, lambda: told)
+        loop.remove_signal_handler(signal.SIGTERM)
+
+    on_loop(double, act)
+
+    assert told == ["the application"]
+
+
+def test_a_worker_runs_on_the_loop_of_any_thread(double: Double) -> None:
+    async def act(client: AsyncClient) -> None:
+        async def handler(_context: Context, _payload: Any) -> None:
+            worker.stop()
+
+        worker = client.worker(**QUICK)(handler)
+        await worker.run()
+
+    thread = threading.Thread(target=on_loop, args=(double, act))
+    thread.start()
+    thread.join(20)
+
+    assert double.bodies("POST", DONE)
+
+
+# What is refused
+
+
+class OfLoop:
+    async def __call__(self, context: Context, payload: Any) -> None:
+        """Do nothing."""
+
+
+def test_a_handler_is_of_the_kind_of_its_client(double: Double) -> None:
+    with Client(double.url, TOKEN) as client, pytest.raises(TypeError, match="is a coroutine"):
+        client.worker()(OfLoop())
+
+    async def act() -> None:
+        async with AsyncClient(double.url, TOKEN) as client:
+            assert client.worker()(OfLoop())
+            with pytest.raises(TypeError, match="is no coroutine"):
+                client.worker()(lambda *_: None)  # type: ignore[arg-type,return-value]
+
+    asyncio.run(act())
+
+
+def test_progress_stays_within_its_bounds(place: Place) -> None:
+    def handler(context: Context, _payload: Any) -> None:
+        context.progress(50, "\ud800" * 600)
+        context.progress(float("nan"))
+
+    place.turn(handler, lease_seconds=30)
+
+    told = place.asked(BEAT)[0]["progress"]
+    assert (told["fraction"], len(told["message"])) == (1.0, 500)
+    assert place.report()["error"]["message"] == "a progress must be a number from 0 to 1"
+
+
+def test_lines_are_cut_and_told_in_requests_the_server_takes(place: Place) -> None:
+    def handler(context: Context, _payload: Any) -> None:
+        for number in range(100):
+            context.info(f"{number} \ud800" + "ä" * 10_000)
+
+    place.turn(handler, lease_seconds=30)
+
+    told = place.asked(BEAT)
+    assert all(len(json.dumps(body, ensure_ascii=False).encode()) < 2**20 for body in told)
+    lines = [line["message"] for body in told for line in body["logs"]]
+    assert [line.partition(" ")[0] for line in lines] == [str(number) for number in range(100)]
+    assert {len(line) for line in lines} == {8192}
 
 
 def test_only_known_levels_can_be_written(place: Place) -> None:

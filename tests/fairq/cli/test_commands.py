@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from rich.console import RenderableType
 
 from fairq.cli import completion, terminal
+from fairq.cli.bulk import Action
 from local.programs import ROOT
+from scheduler.states import BulkAction
 from tests.fairq.conftest import TOKEN
 from tests.fairq.double import NOON, Double, Events, Reply, Silence, event, job, refusal
 from tests.fairq.terminal import Terminal
@@ -88,6 +91,9 @@ def test_a_payload_can_be_piped_in(typed: Terminal, double: Double, words: tuple
         ("dead", "retry", "a", "--all"),
         ("dead", "discard", "a", "--type", "simulate"),
         ("dead", "retry", "a", "--payload", "5"),
+        ("bulk", "cancel"),
+        ("bulk", "delete", "--status", "ready"),
+        ("schedules", "--json", "ls"),
         ("schedules", "create", "s", "simulate"),
         ("schedules", "create", "s", "simulate", "--cron", "* * * * *", "--every", "5m"),
         ("submit-file", "no/such/file"),
@@ -315,11 +321,86 @@ def test_dead_letters_run_again_or_are_discarded(typed: Terminal, double: Double
     double.on("POST", "/dead-letters/discard", Reply(200, {"discarded": 3, "next_cursor": None}))
 
     assert typed("dead", "retry", "a", "b", "--payload", '{"n": null}').out == "2 retried\n"
-    assert typed("dead", "discard", "--all", "--json").json() == [{"discarded": 3}]
+    assert typed("dead", "discard", "--all", "--json").json() == [{"discarded": 3, "skipped": 0}]
     assert double.bodies("POST", "/dead-letters/retry") == [
         {"job_ids": ["a", "b"], "payload": {"n": None}}
     ]
     assert double.bodies("POST", "/dead-letters/discard") == [{"filter": {}}]
+
+
+def test_a_named_job_that_is_no_dead_letter_was_not_found(typed: Terminal, double: Double) -> None:
+    told = {"retried": 1, "skipped": 1, "next_cursor": None}
+    double.on("POST", "/dead-letters/retry", Reply(200, told))
+
+    named, matching = typed("dead", "retry", "a", "b"), typed("dead", "retry", "--type", "x")
+
+    assert (named.code, named.out) == (5, "1 retried, 1 skipped\n")
+    assert matching.code == 0
+
+
+# Many jobs at a time
+
+
+def counted(**more: Any) -> dict[str, Any]:
+    return {"action": "cancel", "dry_run": True, "count": 3, "not_found": 0, "job_id": None} | more
+
+
+def test_many_jobs_are_dealt_with_once_that_is_confirmed(typed: Terminal, double: Double) -> None:
+    asked, made = Reply(200, counted(more=True)), Reply(202, counted(job_id="job_1"))
+    double.on("POST", "/jobs/bulk", asked, made)
+    words = ("bulk", "cancel", "--status", "ready,blocked", "--tag", "x", "--search", "s")
+
+    ran = typed(*words, "--priority", "high,7", stdin="y\n")
+
+    assert (ran.code, ran.out) == (0, "job_1\n")
+    assert "cancel at least 3 jobs?" in ran.err
+    wanted = {"status": ["ready", "blocked"], "priority": ["high", "7"], "tag": ["x"], "q": "s"}
+    assert double.bodies("POST", "/jobs/bulk") == [
+        {"action": "cancel", "filter": wanted, "dry_run": True},
+        {"action": "cancel", "filter": wanted, "dry_run": False},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "code"), [((), "n\n", 130), ((), "", 130), (("--dry-run", "--yes"), "", 0)]
+)
+def test_many_jobs_are_left_alone(
+    typed: Terminal, double: Double, words: tuple[str, ...], stdin: str, code: int
+) -> None:
+    double.on("POST", "/jobs/bulk", Reply(200, counted()))
+
+    ran = typed("bulk", "cancel", "--owner", "bob", *words, stdin=stdin)
+
+    assert ran.code == code
+    assert [body["dry_run"] for body in double.bodies("POST", "/jobs/bulk")] == [True]
+
+
+def test_nothing_is_done_where_nothing_matches(typed: Terminal, double: Double) -> None:
+    double.on("POST", "/jobs/bulk", Reply(200, counted(count=0)))
+
+    assert typed("bulk", "retry", "--type", "x", "--yes").out == "0 jobs\n"
+    assert typed("bulk", "retry", "--type", "x", "--yes", "--json").json()[0]["count"] == 0
+    assert {body["dry_run"] for body in double.bodies("POST", "/jobs/bulk")} == {True}
+
+
+def test_many_jobs_are_waited_for(typed: Terminal, double: Double) -> None:
+    done = {"action": "tag", "done": 2, "skipped": {"no_longer_matching": 1}}
+    double.on("POST", "/jobs/bulk", Reply(202, counted(job_id="a")))
+    double.on("GET", "/jobs/a/wait", Reply(200, job("a", "completed", result=done)))
+
+    changes = ("--add-tag", "x", "--add-tag", "y", "--remove-tag", "z")
+    waited = typed("bulk", "tag", "--type", "x", *changes, "--yes", "--wait")
+    raised = typed("bulk", "prioritise", "--type", "x", "--set-priority", "3", "--yes", "--json")
+
+    assert waited.json() == [done]
+    assert raised.json()[0]["job_id"] == "a"
+    tagged, prioritised = double.bodies("POST", "/jobs/bulk")[1::2]
+    assert (tagged["add_tags"], tagged["remove_tags"]) == (["x", "y"], ["z"])
+    assert prioritised["priority"] == 3
+
+
+def test_all_that_may_be_done_to_many_jobs_can_be_typed() -> None:
+    assert set(Action) == set(BulkAction)
 
 
 # Schedules
@@ -341,9 +422,12 @@ def test_schedules_are_made_and_steered(typed: Terminal, double: Double) -> None
     typed("schedules", "resume", "nightly")
 
     assert "At 03:00" in typed("schedules", "ls").out
+    assert "At 03:00" in typed("schedules").out
+    assert typed("schedules", "--json").json()[0]["name"] == "nightly"
     assert "nightly" in typed("schedules", "show", "nightly").out
     assert typed("schedules", "run", "nightly").out == "made\n"
     assert typed("schedules", "rm", "nightly").err == "deleted nightly\n"
+    assert typed("schedules", "rm", "nightly", "--json").json() == [{"deleted": "nightly"}]
     assert double.bodies("POST", "/schedules") == [
         {
             "name": "nightly",
@@ -397,7 +481,9 @@ def service(double: Double) -> None:
     double.on("GET", "/types", Reply(200, {"types": [kind]}))
     worker = {"name": "w1", "state": "active", "alive": True, "running": [{"job_id": "a"}]}
     gone = {"name": "w2", "state": "active", "alive": False}
-    double.on("GET", "/workers", Reply(200, {"workers": [worker, gone], "capacity": OFFER}))
+    pulling = {"name": "p1", "asked_by": "bob", "asked_at": NOON, "running": []}
+    workers = {"workers": [worker, gone], "pull_workers": [pulling], "capacity": OFFER}
+    double.on("GET", "/workers", Reply(200, workers))
 
 
 @pytest.mark.usefixtures("service")
@@ -412,7 +498,9 @@ def test_figures_types_and_workers_are_shown(typed: Terminal) -> None:
     assert "gone" in workers
     assert typed("stats", "--json").json()[0]["of"] == "all"
     assert [one["name"] for one in typed("types", "--json").json()] == ["simulate"]
-    assert [one["name"] for one in typed("workers", "--json").json()] == ["w1", "w2"]
+    assert re.search(r"^w1 +celery", workers, re.MULTILINE)
+    assert re.search(r"^p1 +pull +asked 2026", workers, re.MULTILINE)
+    assert [one["name"] for one in typed("workers", "--json").json()] == ["w1", "w2", "p1"]
 
 
 @pytest.mark.usefixtures("service")
@@ -450,6 +538,27 @@ def test_watching_outlives_a_server_that_goes_away(
     assert drawn[1].startswith("1 waiting for the server")
 
 
+def test_what_is_watched_is_printed_for_programs_look_by_look(
+    typed: Terminal, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(range(3))
+
+    def pause(_seconds: float) -> None:
+        if next(looks) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(terminal, "pause", pause)
+    monkeypatch.setattr(terminal, "_PATIENCE_SECONDS", 0)
+    page = Reply(200, {"jobs": [job("a"), job("b")], "next_cursor": None})
+    double.on("GET", "/jobs", page, Silence(), page)
+
+    ran = typed("ls", "--watch", "--json")
+
+    assert ran.code == 130
+    assert [[one["job_id"] for one in look] for look in ran.json()] == [["a", "b"]] * 2
+    assert ran.err.startswith("waiting for the server")
+
+
 # Signing in
 
 
@@ -484,6 +593,16 @@ def test_a_token_can_be_brought_along(typed: Terminal, double: Double) -> None:
 
     assert typed("login", double.url, "--token", "-", stdin="fq_mine\n").code == 0
     assert double.requests[0].headers["authorization"] == "Bearer fq_mine"
+
+
+def test_signing_in_and_out_is_told_to_programs(typed: Terminal, double: Double) -> None:
+    double.on("GET", "/me", Reply(200, {"username": "ann", "role": "user"}))
+
+    (told,) = typed("login", double.url, "--token", "fq_mine", "--json").json()
+
+    assert (told["url"], told["username"]) == (double.url, "ann")
+    assert typed("logout", "--json").json() == [{"signed_out": True}]
+    assert typed("logout", "--json").json() == [{"signed_out": False}]
 
 
 def test_nothing_is_kept_of_a_token_that_is_refused(
@@ -529,6 +648,34 @@ def test_a_server_that_is_away_has_its_own_exit_code(typed: Terminal, double: Do
     double.on("GET", "/stats", Reply(503, {"code": "unavailable", "detail": "away"}))
 
     assert typed("stats").code == 6
+
+
+def test_who_does_not_answer_a_question_breaks_off(signed_out: Terminal) -> None:
+    ran = signed_out("login")
+
+    assert ran.code == 130
+    assert "Traceback" not in ran.err
+
+
+def test_a_login_that_may_not_be_read_is_said_so(signed_out: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "config/fairq/login.json").mkdir(parents=True)
+
+    ran = signed_out("ls")
+
+    assert (ran.code, ran.out) == (7, "")
+    assert re.fullmatch(r"fairq: .*login\.json.*\n", ran.err)
+
+
+@pytest.mark.usefixtures("service")
+def test_a_mistake_in_the_program_is_no_failed_job(
+    typed: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("fairq.cli.tables.stats_view")
+
+    ran = typed("stats")
+
+    assert ran.code == 7
+    assert re.fullmatch(r"fairq: AttributeError: .*\n", ran.err)
 
 
 def test_version_is_printed(typed: Terminal) -> None:
@@ -635,5 +782,25 @@ def test_top_redraws_on_a_screen_until_it_is_interrupted(double: Double, tmp_pat
     process.wait(20)
     os.close(reader)
 
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert b"everybody" in seen
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("words", [["types"], ["types", "--json"]])
+def test_who_is_not_read_any_more_ends_quietly(
+    double: Double, tmp_path: Path, words: list[str]
+) -> None:
+    reader, pipe = os.pipe()
+    os.close(reader)
+
+    ran = subprocess.run(
+        [sys.executable, ROOT / "bin" / "fairq", *words],
+        env=environment(double, tmp_path),
+        stdout=pipe,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(pipe)
+
+    assert (ran.returncode, ran.stderr) == (7, b"")
