@@ -418,6 +418,19 @@ def test_dead_letters_are_typed_away(shell: Shell) -> None:
     assert shell.json("dead", "ls") == []
 
 
+def test_many_jobs_are_typed_away(shell: Shell) -> None:
+    for _ in range(2):
+        shell.run("submit", "simulate", "--delay", "1h", "--tag", "many")
+    many = ("--tag", "many", "--status", "pending")
+
+    assert shell.run("bulk", "cancel", *many, "--dry-run") == "2 jobs\n"
+    shell.run("bulk", "prioritise", *many, "--set-priority", "low", "--yes", "--wait")
+    assert {one["priority"] for one in shell.json("ls", *many)} == {"low"}
+    (done,) = shell.json("bulk", "cancel", *many, "--priority", "low", "--yes", "--wait")
+    assert done["result"]["done"] == 2
+    assert shell.run("bulk", "cancel", *many, "--yes") == "0 jobs\n"
+
+
 def test_the_service_is_looked_at(shell: Shell) -> None:
     assert "simulate" in shell.run("types")
     assert "worker1" in shell.run("workers")
