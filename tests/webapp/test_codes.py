@@ -239,10 +239,10 @@ def _rate_limited(there: Scene) -> TestResponse:
 
 
 def _types_fail_with(there: Scene, failure: Exception) -> TestResponse:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise failure
 
-    there.monkeypatch.setattr(queries, "job_types", fail)
+    there.monkeypatch.setattr(queries, "page_of_types", fail)
     return there.person("ann").get("/types")
 
 

@@ -56,10 +56,10 @@ def test_a_failure_tells_nothing_but_the_request_id(
 ) -> None:
     ann = person("ann")
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("the inside")
 
-    monkeypatch.setattr(queries, "job_types", fail)
+    monkeypatch.setattr(queries, "page_of_types", fail)
     answer = ann.get("/types")
 
     assert (answer.status_code, answer.json["code"]) == (500, "internal_error")
@@ -77,10 +77,10 @@ def test_a_database_that_is_away_is_told_without_its_words(
 ) -> None:
     ann = person("ann")
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise outage
 
-    monkeypatch.setattr(queries, "job_types", fail)
+    monkeypatch.setattr(queries, "page_of_types", fail)
     answer = ann.get("/types")
 
     assert (answer.status_code, answer.json["code"]) == (503, "unavailable")
