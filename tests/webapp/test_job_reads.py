@@ -66,7 +66,7 @@ def test_slashes_need_no_encoding_where_they_are_not_ambiguous(store: Session, a
     add(store, ann, "a/b")
 
     assert ann.get("/jobs/a/b").json["job_id"] == "a/b"
-    assert ann.get("/jobs/a/b/attempts").json == {"attempts": []}
+    assert ann.get("/jobs/a/b/attempts").json == {"attempts": [], "next_cursor": None}
 
 
 @pytest.mark.parametrize("status", JobStatus)
