@@ -411,7 +411,7 @@ def test_a_second_retry_is_no_change(
     [
         ("/jobs/bad/retry", {}),
         ("/dead-letters", {"action": "retry", "job_id": "bad"}),
-        ("/dead-letters", {"meant": "all that match", "type": "simulate"}),
+        ("/dead-letters", {"action": "retry", "meant": "all that match", "type": "simulate"}),
     ],
 )
 def test_a_retry_by_form_is_written_down_as_well(
