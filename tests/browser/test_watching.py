@@ -11,6 +11,7 @@ from tests.browser.conftest import Visit, Visitor
 from tests.browser.wire import Wire
 from tests.services import Stack
 from tests.system.client import Client
+from webapp.views.jobs import LOGS_SHOWN
 
 SLOW = {"duration_seconds": 8, "steps": 40}
 REFRESH = "async () => (await import('/static/js/refresh.js')).now()"
@@ -115,7 +116,9 @@ def test_log_lines_appear_as_they_are_written_and_can_be_narrowed(visit: Visit) 
     expect(lines.first).to_be_hidden()
 
 
-def test_a_log_says_where_lines_are_missing_and_that_there_are_none(visit: Visit) -> None:
+def test_a_log_says_where_lines_are_missing_and_that_there_are_none(
+    visit: Visit, wire: Wire
+) -> None:
     ann = visit()
     job_id = f"lines-{ann.name}"
     payload = {"log_lines": 250, "fail_attempts": 1}
@@ -123,13 +126,16 @@ def test_a_log_says_where_lines_are_missing_and_that_there_are_none(visit: Visit
     ann.scripts.wait_for(job_id, "failed")
     page = ann.open(f"/jobs/{job_id}")
 
-    ann.context.set_offline(offline=True)
-    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    wire.cut()
+    page.route(page.url, lambda route: route.abort())
+    expect(page.locator("[data-live-state]")).to_have_text("Catching up")
     ann.scripts.call("POST", f"/jobs/{job_id}/retry")
     ann.scripts.wait_for(job_id, "completed")
-    ann.context.set_offline(offline=False)
+    page.unroute(page.url)
+    wire.mend()
     expect(status(page)).to_have_text("completed")
     expect(page.get_by_text("Lines are missing here.")).to_have_count(1)
+    expect(page.locator(".log-line")).to_have_count(2 * LOGS_SHOWN)
 
     ann.scripts.submit(job_id=f"silent-{ann.name}", delay_seconds=3600)
     ann.open(f"/jobs/silent-{ann.name}")

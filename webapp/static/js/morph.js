@@ -17,16 +17,20 @@ function morphAttributes(old, wanted) {
 }
 
 function morphChildren(old, wanted, arrived) {
+  // Moving an element costs its focus and its scrolling, so whatever goes makes way for what stays.
+  const kept = new Set([...wanted.childNodes].map(keyOf));
   const keyed = new Map();
-  for (const child of old.childNodes) {
+  for (const child of [...old.childNodes]) {
     const key = keyOf(child);
-    if (key) keyed.set(key, child);
+    if (key && kept.has(key)) keyed.set(key, child);
+    else if (key) child.remove();
   }
   let next = old.firstChild;
   for (const child of [...wanted.childNodes]) {
     const key = keyOf(child);
     const known = key ? keyed.get(key) : next && isSame(next, child) ? next : null;
     if (known && isSame(known, child)) {
+      while (next && next !== known && !keyOf(next)) next = drop(next);
       if (known === next) next = next.nextSibling;
       else old.insertBefore(known, next);
       morph(known, child, arrived);
@@ -36,11 +40,14 @@ function morphChildren(old, wanted, arrived) {
       if (fresh.dataset?.key) arrived.push(fresh);
     }
   }
-  while (next) {
-    const gone = next;
-    next = next.nextSibling;
-    gone.remove();
-  }
+  while (next) next = drop(next);
+}
+
+/** Remove *node*; returns what follows it. */
+function drop(node) {
+  const following = node.nextSibling;
+  node.remove();
+  return following;
 }
 
 /** Make *old* look like *wanted*. Elements marked data-keep are left alone. */
