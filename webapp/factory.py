@@ -65,8 +65,8 @@ SESSION_LIFETIME = timedelta(days=7)
 REDIS_PATIENCE = timedelta(seconds=2)
 """A broker that hangs must not hold up a submission, which does not need it."""
 
-FORM_LIMIT = 1024 * 1024
-"""Bytes of anything that is not a declared JSON body."""
+FORM_LIMIT = 4 * 1024 * 1024
+"""Bytes of anything that is not a declared JSON body; a form shows the largest payload indented."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -37,13 +37,15 @@ class Intake:
     moves: Sequence[Move]
 
 
-def take_in(account: Account, requests: Sequence[JobRequest], *, batch: bool) -> Intake:
+def take_in(
+    account: Account, requests: Sequence[JobRequest], *, batch: bool, key: str | None
+) -> Intake:
     """Submit *requests*, all or none, without committing; ``finish`` does.
 
-    Raises a SubmissionRefused, or a problem for an owner the caller may not submit for.
+    What is submitted again under the same *key* is there already. Raises a SubmissionRefused, or a
+    problem for an owner the caller may not submit for.
     """
     session = db.session()
-    key = idempotency_key()
     for attempt in range(1, TRIES + 1):
         try:
             return _take_in(session, account, requests, key, batch=batch)

@@ -29,7 +29,7 @@ from webapp.schemas.streams import LogEnd, StreamPlace
 from webapp.schemas.workflows import Graph
 from webapp.services import services
 from webapp.streams.answers import follow_log
-from webapp.submitting import Intake, finish, take_in
+from webapp.submitting import Intake, finish, idempotency_key, take_in
 from webapp.views.jobs import job_page, retried
 from webapp.workflows import workflow_of
 
@@ -62,7 +62,7 @@ bp = Resource("api_jobs", __name__)
 )
 def submit_job(body: JobRequest) -> Response:
     """201 with the new job, or 200 with the one that is there and has the same content."""
-    intake = take_in(access.require(), [body], batch=False)
+    intake = take_in(access.require(), [body], batch=False, key=idempotency_key())
     job = _submitted_to_json(intake)[0]
     finish(intake.moves)
     response = answer(job, 200 if job["duplicate"] else 201)
@@ -91,7 +91,7 @@ def location_of(job: Mapping[str, Any]) -> str:
 )
 def submit_batch(body: BatchRequest) -> Response:
     """Jobs of a batch may wait for one another in any order. 200 if all of them were there."""
-    intake = take_in(access.require(), body.jobs, batch=True)
+    intake = take_in(access.require(), body.jobs, batch=True, key=idempotency_key())
     answered = {
         "jobs": _submitted_to_json(intake),
         "created": intake.created,

@@ -108,11 +108,9 @@ def submit_form() -> ResponseReturnValue:
     if wanted is None:
         return _form_page(form, 422)
     is_trial = "try" in request.form
-    key = once.key_of(request.form, wanted.model_dump_json())
-    if key and not is_trial:
-        request.environ["HTTP_IDEMPOTENCY_KEY"] = key  # where programs send theirs
+    key = None if is_trial else once.key_of(request.form, wanted.model_dump_json())
     try:
-        intake = take_in(account, [wanted], batch=False)
+        intake = take_in(account, [wanted], batch=False, key=key)
     except SubmissionRefused as refusal:
         db.session.rollback()
         form.refuse(refusal.path, str(refusal))
