@@ -44,7 +44,6 @@ from tasks.reports import Ending, Report, Reports, Snoozed, Stopped
 from tasks.usage import Gauge, Usage
 from tasks.watcher import LEASE, Watched, Watcher
 
-_CLAIM_PATIENCE = timedelta(seconds=10)
 _LONGEST_ERROR = 2000
 _LONGEST_TRACEBACK = 16_000
 
@@ -130,7 +129,7 @@ class Runner:
             return work.start(session, wanted, worker=worker, pid=os.getpid(), lease=LEASE)
 
         try:
-            claims, moves = self._ledger.keep(start, durable=False, patience=_CLAIM_PATIENCE)
+            claims, moves = self._ledger.keep(start, durable=False, patience=work.CLAIM_PATIENCE)
         except DBAPIError:
             log.exception("a message could not be claimed", extra={"attempts": list(wanted)})
             return []

@@ -25,6 +25,9 @@ MAX_CRASHES = 3
 TOO_MANY_CRASHES = "TooManyCrashes"
 """The error of such a job."""
 
+CLAIM_PATIENCE = timedelta(seconds=10)
+"""How long a process goes on trying to claim what a message names."""
+
 TIME_LIMIT = "TimeLimitExceeded"
 """The error of an attempt that took longer than it may."""
 
@@ -401,6 +404,11 @@ SELECT job_id, attempt FROM active
 WHERE worker = :worker AND claimed_at < now() - make_interval(secs => :seconds)
 """)
 
+_JUST_CLAIMED = text("""
+SELECT job_id, attempt FROM active
+WHERE worker = :worker AND pid = :pid AND claimed_at > now() - CAST(:since AS interval)
+""")
+
 _HELD_BY = text("""
 SELECT job_id, attempt FROM active WHERE worker = :worker AND pid = :pid
 ORDER BY claimed_at, admitted_at, job_id
@@ -444,7 +452,7 @@ def start(
     moves = make(session, _START, **_pairs(wanted), **claimed_by)
     jobs = [move.id for move in moves]
     if pid is not None and len(jobs) < len(wanted):
-        jobs += [job for job, _ in {*held_by(session, worker=worker, pid=pid)} & {*wanted}]
+        jobs += _claimed_unheard(session, wanted, worker, pid)
     rows = fetch(session, _CLAIMS, jobs=jobs)
     claims = {row["id"]: _claim(row) for row in rows}
     return [claims[job] for job in dict.fromkeys(job for job, _ in wanted) if job in claims], moves
@@ -529,6 +537,18 @@ def give_time(session: Session, job: int, attempt: int, *, seconds: float) -> fl
         session, _GIVE_TIME, id=job, attempt=attempt, seconds=seconds
     ).scalar_one_or_none()
     return left
+
+
+def _claimed_unheard(
+    session: Session, wanted: Sequence[tuple[int, int]], worker: str, pid: int
+) -> list[int]:
+    """Return what a process has claimed in an earlier try of the same claim.
+
+    What was claimed before that was not by this process, whose name and number are the same.
+    """
+    since = 2 * CLAIM_PATIENCE  # each try may take a while
+    rows = run(session, _JUST_CLAIMED, worker=worker, pid=pid, since=since)
+    return [row.job_id for row in rows if (row.job_id, row.attempt) in wanted]
 
 
 def _asked_to_stop(session: Session, wanted: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

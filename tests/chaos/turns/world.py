@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any, TypeVar
 
 import pytest
@@ -158,6 +159,7 @@ class World:
             ),
         )
         self._wire: list[Parcel] = []
+        self._pids = count(1)  # one for each message: a process runs one at a time
         self._running: list[Attempt] = []
         self._given_up: list[Attempt] = []  # presumed dead; some report all the same
         self._names = 0
@@ -341,7 +343,9 @@ class World:
         parcel = self._wire.pop(self.chance.randrange(len(self._wire)))
         wanted = [(parcel.job_id, parcel.attempt)]
         claims, _ = self.do(
-            lambda session: work.start(session, wanted, worker=WORKER, pid=7, lease=LEASE)
+            lambda session: work.start(
+                session, wanted, worker=WORKER, pid=next(self._pids), lease=LEASE
+            )
         )
         self._running += [(claim.id, claim.attempt) for claim in claims]
 
