@@ -21,4 +21,4 @@ def key_of(form: Mapping[str, str], said: str) -> str | None:
     Whoever goes back, changes the form and sends it again means something else.
     """
     key = form.get(CONTROL)
-    return key and hashlib.sha256(f"{key} {said}".encode()).hexdigest()
+    return hashlib.sha256(f"{key} {said}".encode()).hexdigest() if key else None
