@@ -96,7 +96,7 @@ class Lease:
                 self.epoch = self._begin_epoch(backend_pid)
                 return connection
             self._unseat_frozen(connection)
-        except SQLAlchemyError:
+        except BaseException:  # a connection that was left behind would keep the lock
             self._drop(connection)
             raise
         connection.close()
