@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler.database import is_in_the_way
 from scheduler.errors import (
     BacklogFull,
     FairqError,
@@ -40,8 +41,6 @@ INTERNAL_ERROR = "internal_error"
 
 PATIENCE = timedelta(milliseconds=500)
 """How long a turn may take and still wait for others, who are submitting a job of the same name."""
-
-_IN_THE_WAY = {"40P01", "55P03"}  # deadlock, lock not available
 
 _Row = Mapping[str, Any]
 
@@ -141,7 +140,7 @@ def _see_to_apart(session: Session, row: _Row, now: datetime, most: int) -> Made
     except DBAPIError as problem:
         if problem.connection_invalidated:
             raise
-        if getattr(problem.orig, "sqlstate", None) in _IN_THE_WAY:
+        if is_in_the_way(problem):
             return None
         return _put_off(session, row, problem, now)
     except Exception as problem:  # noqa: BLE001 - one schedule must not stop the turns of all
