@@ -88,7 +88,7 @@ class AsyncPullWorker:
     async def _next(self) -> LeasedJob | None:
         # If the answer was lost with a job in it, its lease runs out; asking again costs nothing.
         asking = AsyncRetrying(
-            retry=retry_if_exception(retrying.is_passing),
+            retry=retry_if_exception(retrying.may_pass),
             wait=retrying.pause,
             stop=self._is_to_stop,
             sleep=self._sleep,

@@ -1,6 +1,7 @@
 """When a call is sent again, and after which pause. The same for both clients."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, TypedDict
 
 from tenacity import RetryCallState, retry_if_exception, wait_random_exponential
@@ -44,6 +45,13 @@ def policy(patience_seconds: float) -> Policy:
 def is_passing(error: BaseException) -> bool:
     """Tell whether the same call may succeed later."""
     return isinstance(error, NoAnswer) or (isinstance(error, Refused) and error.status in _AWAY)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether it is worth asking again for who does nothing else: a fault may be mended."""
+    return is_passing(error) or (
+        isinstance(error, Refused) and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 def pause(state: RetryCallState) -> float:

@@ -137,7 +137,7 @@ class PullWorker:
     def _next(self) -> LeasedJob | None:
         # If the answer was lost with a job in it, its lease runs out; asking again costs nothing.
         asking = Retrying(
-            retry=retry_if_exception(retrying.is_passing),
+            retry=retry_if_exception(retrying.may_pass),
             wait=retrying.pause,
             stop=lambda _: self._stop.is_made(),
             sleep=self._stop.wait,

@@ -81,8 +81,13 @@ def _plannable(instant: datetime) -> datetime:
     return instant
 
 
+def is_errand(job_type: str) -> bool:
+    """Tell whether such jobs are the server's own: nobody submits them or says what they do."""
+    return job_type == BULK
+
+
 def _ordinary(name: str) -> str:
-    if name == BULK:
+    if is_errand(name):
         raise ValueError(f"must not be {BULK}: POST /jobs/bulk makes such jobs")
     return name
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from scheduler.errors import JobNotFound
+from scheduler.job_request import is_errand
 from scheduler.payloads import Misfit, merge
 from scheduler.store.dead_letters import discard as discard_jobs
 from scheduler.store.dead_letters import hold
@@ -77,6 +78,13 @@ def retry(
 def discard(account: Account, asked: DeadLettersRequest) -> Cleared:
     """Take dead letters out of them, batch by batch, each committed."""
     return _clear(_choose(account, asked), _discard, "jobs.discard")
+
+
+def check_changeable(job_id: str, job_type: str) -> None:
+    """Raise a 422 problem for a job whose payload says what is done with its owner's rights."""
+    if is_errand(job_type):
+        only = f"must stay as it is: only the server says what a job of the type {job_type} does"
+        raise _does_not_fit(job_id, Misfit("payload", only))
 
 
 def filter_of(asked: DeadLettersFilter | DeadLettersQuery) -> dead_letters.Filter:
@@ -161,8 +169,9 @@ class _Patching:
         self._schemas = queries.payload_schemas(session)
 
     def check(self, session: Session, ids: Sequence[int]) -> None:
-        """Raise a 422 problem for the first payload that would not fit."""
+        """Raise a 422 problem for the first payload that would not fit, or is not to be changed."""
         for row in dead_letters.payloads(session, ids):
+            check_changeable(row.job_id, row.type)
             misfit = self._schemas.misfit(row.type, merge(row.payload, self._patch))
             if misfit is not None:
                 raise _does_not_fit(row.job_id, misfit)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Flask
 
+from scheduler.job_request import is_errand
 from scheduler.states import CancelReason, JobClass, JobStatus, Outcome
 
 _NOTHING = "\N{EN DASH}"
@@ -268,6 +269,7 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(outcome_words)
     app.add_template_filter(outcome_tone)
     app.add_template_test(is_branching, "branching")
+    app.add_template_test(is_errand, "errand")
     app.jinja_env.globals.update(
         is_open=is_open, cancel_sentence=cancel_sentence, TREE_ITEMS=TREE_ITEMS
     )

@@ -33,6 +33,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from scheduler import clock
 from scheduler.events import Standing, read_standings
+from scheduler.job_request import is_errand
 from scheduler.models import (
     Active,
     Attempt,
@@ -57,7 +58,7 @@ from scheduler.states import (
     JobClass,
     JobStatus,
 )
-from scheduler.store import bulk, fleet
+from scheduler.store import fleet
 from scheduler.store.finding import Filter, among, has, in_statuses, other_conditions
 from webapp.answers import json_body
 from webapp.cursors import PLACES, one_page, read_places, write_cursor
@@ -374,7 +375,7 @@ def page_of_types(
 
 def offered_types(session: Session) -> Sequence[JobType]:
     """Return the kinds of jobs that people submit, by name: none for the server's own errands."""
-    return [kind for kind in job_types(session) if kind.name != bulk.KIND]
+    return [kind for kind in job_types(session) if not is_errand(kind.name)]
 
 
 def payload_schemas(session: Session) -> Schemas:

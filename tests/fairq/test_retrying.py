@@ -42,3 +42,11 @@ def test_what_passes_is_worth_another_try(status: int) -> None:
 def test_what_would_be_refused_again_is_not(status: int) -> None:
     assert not retrying.is_passing(refused(status))
     assert not retrying.is_passing(ValueError())
+
+
+@pytest.mark.parametrize("status", [500, 501, 503])
+def test_who_has_nothing_else_to_do_asks_again_after_any_fault_of_the_server(status: int) -> None:
+    assert retrying.may_pass(refused(status))
+    assert retrying.may_pass(NoAnswer("http://x", OSError("away")))
+    assert not retrying.may_pass(refused(403))
+    assert not retrying.may_pass(ValueError())

@@ -255,6 +255,16 @@ def test_an_outcome_is_told_again_while_the_server_is_away(place: Place) -> None
     assert [body["result"] for body in place.asked(DONE)] == [42, 42, 42]
 
 
+@pytest.mark.parametrize("fault", [refusal("internal_error", 500), Reply(500, b"<html>"), AWAY])
+def test_a_fault_of_the_server_ends_no_worker_that_asks_for_work(
+    place: Place, fault: Reply
+) -> None:
+    place.double.on("POST", NEXT, fault, Reply(200, leased("a")))
+
+    assert place.turn(lambda *_: 42).job_id == "a"
+    assert place.report()["result"] == 42
+
+
 # Heartbeats
 
 

@@ -444,6 +444,17 @@ def test_what_is_wrong_with_a_payload_stands_at_its_field_and_the_text_stays(
     assert look(store, job).status == S.FAILED
 
 
+def test_a_job_that_the_server_made_is_retried_as_it_is(ann: Person, store: Session) -> None:
+    job = add(store, ann, "errand", type="bulk", payload={"action": "cancel"})
+    add(store, ann, "other")
+
+    assert "/jobs/errand/edit" not in page_of(ann, "/jobs/errand")
+    assert "/jobs/other/edit" in page_of(ann, "/jobs/other")
+    assert ann.get("/jobs/errand/edit").status_code == 422
+    assert send(ann, "/jobs/errand/edit", payload='{"action": "retry"}').status_code == 422
+    assert (look(store, job).status, look(store, job).payload) == (S.FAILED, {"action": "cancel"})
+
+
 def test_a_large_payload_goes_out_and_comes_back_at_its_own_size(
     ann: Person, store: Session
 ) -> None:

@@ -675,6 +675,20 @@ def test_a_patch_is_merged_into_every_payload_and_null_takes_a_field_away(
     assert look(store, two).payload == {"a": {"c": [3], "d": {}}, "kept": None}
 
 
+def test_nobody_changes_what_a_job_does_that_the_server_made(store: Session, ann: Person) -> None:
+    errand = add(store, ann, "errand", type="bulk", payload={"action": "cancel"})
+    add(store, ann, "other", payload={})
+
+    answer = ann.post("/dead-letters/retry", {"filter": {}, "payload": {"action": "retry"}})
+
+    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert answer.json["job_id"] == "errand"
+    assert "must stay as it is" in answer.json["errors"][0]["message"]
+    assert len(ids(ann)) == 2
+    assert cleared(ann, "retry", filter={}) == told(2)
+    assert look(store, errand).payload == {"action": "cancel"}
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("patch", "path", "says"),

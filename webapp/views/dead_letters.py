@@ -110,6 +110,7 @@ def edit(job_id: str) -> ResponseReturnValue:
     job = access.find_job(account, job_id, request.args.get("owner"))
     if job.status not in _RETRYABLE:
         raise Problem("not_retryable", f"The job is {job.status}.")
+    clearing.check_changeable(job.job_id, job.type)
     return _edit_page(job, PayloadForm.of(job.payload))
 
 
@@ -119,6 +120,7 @@ def retry_edited(job_id: str) -> ResponseReturnValue:
     """Run a job again with the payload a form holds; problems stand at the field."""
     account, session = access.require(role=Role.USER), db.session()
     job = access.find_job(account, job_id, request.args.get("owner"))
+    clearing.check_changeable(job.job_id, job.type)
     form = PayloadForm(request.form.get("payload", ""))
     payload = form.read(job.type, queries.payload_schemas(session))
     if payload is None:

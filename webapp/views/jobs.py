@@ -16,6 +16,7 @@ from flask.typing import ResponseReturnValue
 
 from scheduler import clock
 from scheduler.errors import SubmissionRefused
+from scheduler.job_request import is_errand
 from scheduler.models import Job, JobType
 from scheduler.states import JobStatus, Role
 from scheduler.store import cancellation
@@ -58,7 +59,7 @@ def job_page(job: Job) -> Response:
     tries = queries.attempts(session, job)
     moves, _ = queries.events(session, job, limit=EVENTS_SHOWN)
     around: dict[str, Any] = {
-        "may_be_repeated": session.get(JobType, job.type) is not None,
+        "may_be_repeated": not is_errand(job.type) and session.get(JobType, job.type) is not None,
         "dead_letter": _dead_letter(account, job),
         "was_put_off": history.was_put_off(tries),
         "attempts_used": job.attempt - job.attempts_forgiven,
