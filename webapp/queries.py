@@ -83,7 +83,11 @@ DISORDER = 20_000
 """How many places the order of submission may differ from that of ids: two of the largest batches
 that were taken in side by side."""
 
+PARTS_WEIGHED = 4
+"""Parts of a text that are asked about, the longest, whether they are rare."""
+
 _INDEXABLE = re.compile(r"\w{3}")  # shorter words hold no trigram
+_PART = re.compile(r"[^\W_]{5,}")  # shorter ones hold too few trigrams to be rare by themselves
 
 
 def filter_of(query: JobsQuery | BulkFilter) -> Filter:
@@ -548,7 +552,7 @@ def finder_of(session: Session, wanted: Filter) -> Finder:
     Whether a filter leaves few is for the planner to say, who knows how often each word, type and
     tag occurs. Being wrong costs time and no job.
     """
-    found = searched(wanted)
+    found = searched(session, wanted)
     if found is None:
         return Finder()
     if _expected(session, found) <= FOUND_LIMIT:
@@ -560,20 +564,36 @@ def finder_of(session: Session, wanted: Filter) -> Finder:
     )
 
 
-def searched(wanted: Filter) -> Select[int] | None:
-    """Return the select of all jobs that match by what is indexed, if anything is."""
+def searched(session: Session, wanted: Filter) -> Select[int] | None:
+    """Return the select of all jobs that may match by what is indexed, if anything is."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.types:
         conditions.append(Searched.type == any_(cast(sorted(wanted.types), ARRAY(Text))))
     if wanted.tags:
         conditions.append(Searched.tags.op("@>")(cast(list(wanted.tags), ARRAY(Text))))
     if wanted.text and _INDEXABLE.search(wanted.text):
-        conditions.append(has(Searched.text, wanted.text))
+        conditions += _holding(session, wanted.text)
     if wanted.created_after is not None:
         conditions.append(Searched.created_at > wanted.created_after)
     if wanted.created_before is not None:
         conditions.append(Searched.created_at < wanted.created_before)
     return select(Searched.job_id.label("id")).where(*conditions) if conditions else None
+
+
+def _holding(session: Session, words: str) -> list[ColumnElement[bool]]:
+    """Return conditions that whatever holds these *words* meets, and few others do.
+
+    Their rare parts find as few as the whole, and spare the index the long lists of the trigrams
+    that nearly every job has.
+    """
+    parts = sorted(set(_PART.findall(words)), key=len)[-PARTS_WEIGHED:]
+    holding = [has(Searched.text, part) for part in parts]
+    rare = [
+        condition
+        for condition in holding
+        if _expected(session, select(Searched.job_id).where(condition)) <= FOUND_LIMIT
+    ]
+    return rare or [has(Searched.text, words)]
 
 
 def _expected(session: Session, wanted: Select[int]) -> int:

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Select
 from sqlalchemy.orm import Session
 
 from scheduler.events import Standing, write_standings
@@ -135,6 +135,34 @@ def test_a_list_is_the_same_whether_matches_are_few_or_many(
     assert bool(lists[0]) == (not name.startswith("nothing") and "two parts" not in name)
     order = [int(each.removeprefix("job")) for each in lists[0]]
     assert order == sorted(order, reverse=sort == "newest")
+
+
+def test_a_text_is_looked_for_by_its_parts_that_few_jobs_hold(
+    store: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expected(_session: Session, wanted: Select[int]) -> int:
+        return 10**9 if "%picture%" in wanted.compile().params.values() else 1
+
+    def looked_for(words: str) -> list[str]:
+        return [condition.right.value for condition in queries._holding(store, words)]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(queries, "_expected", expected)
+
+    assert looked_for("picture-1234567") == ["%1234567%"]
+    assert looked_for("picture") == ["%picture%"]
+    assert looked_for("run-123") == ["%run-123%"]
+    assert looked_for("a b") == ["%a b%"]
+
+
+def test_a_job_that_holds_only_the_parts_of_a_text_is_not_found(
+    store: Session, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, ann, "whole", description="a large-PICTURE")
+    add(store, ann, "parts", description="picture, large")
+    monkeypatch.setattr(queries, "_expected", lambda *_: 0)
+
+    assert ids(ann, q="LARGE-picture") == ["whole"]
+    assert ids(ann, q="large") == ["parts", "whole"]
 
 
 @pytest.mark.parametrize("few", [True, False])

@@ -425,7 +425,7 @@ def _listed(
 
 def _found(filled: Filled, **filters: Any) -> Select[Any]:
     wanted = queries.Filter(**filters)
-    finder = queries.Finder(found=queries.searched(wanted))
+    finder = queries.Finder(found=queries.searched(filled.session, wanted))
     return queries.Listing(Job.owner_id == filled.owner, wanted, finder, limit=50).page()
 
 
