@@ -6,7 +6,7 @@ from typing import Any
 
 from redis import Redis
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from scheduler.settings import Settings
 
@@ -72,6 +72,11 @@ def make_engine(
 def is_in_the_way(problem: SQLAlchemyError) -> bool:
     """Tell whether others held what was to be locked: the database answers, and will again."""
     return getattr(getattr(problem, "orig", None), "sqlstate", None) in _LOCKED_BY_OTHERS
+
+
+def is_outage(problem: DBAPIError) -> bool:
+    """Tell whether the database is away, as opposed to disagreeing."""
+    return problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError)
 
 
 def open_redis(settings: Settings, **options: Any) -> Redis:

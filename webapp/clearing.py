@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler.database import is_outage
 from scheduler.errors import JobNotFound
 from scheduler.job_request import is_errand
 from scheduler.payloads import Misfit, merge
@@ -20,7 +21,7 @@ from scheduler.store.moves import Move
 from scheduler.store.revival import run_again
 from webapp import access, audit, dead_letters, queries
 from webapp.access import Account
-from webapp.errors import RETRY_SOON, FieldError, Problem, is_outage
+from webapp.errors import RETRY_SOON, FieldError, Problem
 from webapp.extensions import db
 from webapp.schemas.dead_letters import DeadLettersFilter, DeadLettersQuery, DeadLettersRequest
 from webapp.submitting import finish

@@ -14,11 +14,12 @@ from flask_limiter import RateLimitExceeded
 from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from redis import RedisError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from scheduler import clock
+from scheduler.database import is_outage
 from scheduler.errors import (
     BacklogFull,
     DependencyCycle,
@@ -165,11 +166,6 @@ def unavailable(what: str) -> Problem:
         f"{what} is away; nothing was changed. Try again shortly.",
         headers={"Retry-After": str(RETRY_SOON)},
     )
-
-
-def is_outage(error: DBAPIError) -> bool:
-    """Tell whether the database is away, as opposed to disagreeing."""
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
 
 
 def init_app(app: Flask) -> None:

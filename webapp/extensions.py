@@ -1,5 +1,6 @@
 """The Flask extensions, made bare; ``factory`` binds them to an application."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -9,13 +10,17 @@ from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_socketio import SocketIO
 from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy.session import Session
 from flask_wtf import CSRFProtect
 from redis import RedisError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
-from scheduler.database import make_engine
+from scheduler.database import is_outage, make_engine
 from scheduler.models import Base
 from webapp.services import services_of
+
+log = logging.getLogger(__name__)
 
 CONNECTIONS = 20
 """Database connections of one web process. Requests beyond wait for one."""
@@ -25,6 +30,21 @@ CONNECTION_PATIENCE = timedelta(seconds=5)
 
 STATEMENT_TIMEOUT = timedelta(seconds=10)
 """No page or answer is worth more of the database's time."""
+
+
+class _Session(Session):
+    """Ends quietly when the database has gone away: what was answered stands."""
+
+    def close(self) -> None:
+        """Give the connection back, however it is."""
+        self.expunge_all()  # before the rollback, which would make what was read unreadable
+        try:
+            self.rollback()
+        except DBAPIError as problem:
+            if not is_outage(problem):
+                raise
+            log.warning("database went away after the answer")
+        super().close()
 
 
 class _Database(SQLAlchemy):
@@ -52,7 +72,7 @@ class _Limiter(Limiter):
             super()._check_request_limit(*given, **named)
 
 
-db = _Database(model_class=Base)
+db = _Database(model_class=Base, session_options={"class_": _Session})
 login = LoginManager()
 csrf = CSRFProtect()
 limiter = _Limiter(

@@ -4,7 +4,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask
+from flask import Flask, request_finished
+from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -16,6 +17,7 @@ from tests.services import Services
 from tests.webapp.conftest import MakeApp, MakePerson
 from webapp import access, queries
 from webapp.errors import CODES, MEDIA_TYPE
+from webapp.extensions import db
 from webapp.schemas.errors import ProblemDetails
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -87,6 +89,25 @@ def test_a_database_that_is_away_is_told_without_its_words(
     assert int(answer.headers["Retry-After"]) > 0
     assert "secrets" not in answer.text
     assert "10.0.0.1" not in answer.text
+
+
+def test_an_answer_stands_whatever_becomes_of_the_database_after_it(
+    app: Flask, person: MakePerson, store: Session
+) -> None:
+    ann, ended = person("ann"), []
+
+    def end(*_: Any, **__: Any) -> None:
+        pid = db.session.scalar(select(func.pg_backend_pid()))
+        ended.append(store.scalar(select(func.pg_terminate_backend(pid, 10_000))))
+
+    with request_finished.connected_to(end, app):
+        answers = [ann.get("/jobs"), ann.get("/jobs/none")]
+
+    assert [answer.status_code for answer in answers] == [200, 404]
+    assert ended == [True, True]
+    assert ann.get("/jobs").status_code == 200
+    with app.app_context():
+        assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 def unreachable(services: Services, tmp_path: Any) -> Settings:
