@@ -6,14 +6,15 @@ from decimal import Decimal
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from scheduler import mirror
 from scheduler.mirror import SWEEP_EVERY, Mirror
-from scheduler.models import Active, Meter
+from scheduler.models import Active, Duration, Meter
+from scheduler.policy.durations import Durations, Lasted
 from scheduler.states import JobStatus
-from scheduler.store import leader, picture
+from scheduler.store import durations, leader, picture
 from scheduler.store.cancellation import cancel
 from tests.factories import make_submission, make_user
 from tests.scheduler.installation import Installation
@@ -191,6 +192,21 @@ def test_a_sweep_that_finds_nothing_says_nothing(
         here.tick(SWEEP_EVERY + SECOND)
 
     assert caplog.messages == []
+
+
+def test_a_sweep_forgets_durations_that_no_leader_will_read(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durations, "DURATIONS_KEPT", 3)
+    _, changed = Durations().learn(Lasted("report", owner, 3) for owner in (1, 2, 3, 4))
+    here.do(lambda session: durations.write(session, changed))
+
+    here.tick()
+    before = here.do(lambda session: session.scalar(select(func.count()).select_from(Duration)))
+    here.tick(SWEEP_EVERY + SECOND)
+
+    assert before == 5
+    assert here.do(lambda s: s.scalar(select(func.count()).select_from(Duration))) == 3
 
 
 # Limits
