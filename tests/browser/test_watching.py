@@ -373,3 +373,23 @@ def paused(stack: Stack, name: str) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_a_page_that_may_not_be_seen_any_more_says_so_and_asks_no_further(
+    visit: Visit, admin: Client
+) -> None:
+    ann, bob = visit(), visit("operator")
+    job_id = f"hidden-{ann.name}"
+    ann.scripts.submit(job_id=job_id, run_at="2200-01-01T00:00:00Z")
+    page = bob.open(f"/jobs/{job_id}?owner={ann.name}")
+
+    admin.call("PATCH", f"/users/{bob.name}", json={"role": "user"})
+    assert page.evaluate(REFRESH) is False
+
+    banner = page.locator("[data-live-banner]")
+    expect(banner).to_contain_text("not for you to see any more")
+    expect(page.locator("[data-live-state]")).to_have_text("Offline")
+    banner.get_by_role("link", name="See your jobs").click()
+    bob.settle()
+    assert all("status of 404" in complaint for complaint in bob.complaints)
+    bob.complaints.clear()

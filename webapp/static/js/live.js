@@ -26,7 +26,7 @@ let seq = 0;
 let isCut = false; // the browser has no network
 let isAway = false; // the broker cannot be reached, so nothing is told
 let isCurrent = false; // the page shows the truth
-let isOut = false; // the reader is signed out
+let isOver = false; // the reader is signed out, or what the page shows is gone
 let told = ""; // what the banner is for
 let bannerTimer = null;
 let pollTimer = null;
@@ -77,6 +77,7 @@ export function start() {
   window.addEventListener("offline", () => setCut(true));
   window.addEventListener("online", () => setCut(false));
   document.addEventListener("fairq:signed-out", signedOut);
+  document.addEventListener("fairq:gone", gone);
 }
 
 function deliver(name, detail) {
@@ -125,15 +126,26 @@ function comeBack() {
 }
 
 function signedOut() {
+  const here = encodeURIComponent(location.pathname + location.search);
+  end("You are signed out.", `/sign-in?next=${here}`, "Sign in again");
+}
+
+function gone() {
+  end("What this page shows was deleted, or is not for you to see any more.", "/", "See your jobs");
+}
+
+/** Follow nothing any more, and say why and where to go on. */
+function end(why, href, onward) {
   setState("offline");
-  isOut = true;
+  isOver = true;
+  clearInterval(pollTimer);
   socket.disconnect();
   const banner = document.querySelector("[data-live-banner]");
   clearTimeout(bannerTimer);
   const link = document.createElement("a");
-  link.href = `/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`;
-  link.textContent = "Sign in again";
-  banner.replaceChildren("You are signed out.", link);
+  link.href = href;
+  link.textContent = onward;
+  banner.replaceChildren(why, link);
   banner.hidden = false;
 }
 
@@ -152,7 +164,7 @@ function brokerBack() {
 }
 
 function showState() {
-  if (isOut) return;
+  if (isOver) return;
   if (isCut || !socket.connected) setState("offline");
   else if (isAway) setState("catching-up", "away");
   else setState(isCurrent ? "live" : "catching-up");

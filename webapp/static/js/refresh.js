@@ -7,6 +7,7 @@ import { morph } from "./morph.js";
 const GATHER = 120;
 const PAUSE = 1000;
 const RETRY = 5000;
+const GONE = new Set([403, 404, 410]); // answers that would be the same the next time
 
 const listeners = [];
 const witnesses = [];
@@ -70,6 +71,10 @@ async function load() {
   const { response, text } = await read();
   if (response?.redirected && new URL(response.url).pathname === "/sign-in") {
     document.dispatchEvent(new CustomEvent("fairq:signed-out"));
+    return false;
+  }
+  if (GONE.has(response?.status)) {
+    document.dispatchEvent(new CustomEvent("fairq:gone"));
     return false;
   }
   if (!response?.ok) {
