@@ -757,7 +757,7 @@ def test_who_runs_a_job_is_asked_where_there_is_a_choice(ann: Person, store: Ses
     make_type(store, "either", executors=["celery", "pull"])
     store.commit()
 
-    assert "<option>pull</option>" in page_of(ann, "/submit?type=either")
+    assert '<option value="pull">pull</option>' in page_of(ann, "/submit?type=either")
     assert 'name="executor"' not in page_of(ann, "/submit?type=simulate")
 
 
