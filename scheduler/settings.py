@@ -43,6 +43,7 @@ VARIABLES = (
     Variable("FAIRQ_CELERY_APP", None, "another Celery application whose tasks workers run"),
     Variable("FAIRQ_DRAIN_SECONDS", "30", "how long a worker that stops may finish what it runs"),
     Variable("FAIRQ_SMTP_URL", None, "smtp:// server for mail; files in FAIRQ_HOME when unset"),
+    Variable("FAIRQ_FLOWER_URL", None, "address of a Flower that the Workers page leads to"),
     Variable(
         "FAIRQ_ALLOW_PRIVATE_HTTP",
         "no",
@@ -77,6 +78,7 @@ class Settings:
     celery_app: str | None
     drain: timedelta
     smtp_url: str | None
+    flower_url: str | None
     allow_private_http: bool
     requests_per_minute: int
     proxies: int
@@ -113,6 +115,7 @@ class Settings:
             celery_app=reader.optional("FAIRQ_CELERY_APP"),
             drain=reader.take("FAIRQ_DRAIN_SECONDS", _seconds, timedelta(0)),
             smtp_url=reader.optional("FAIRQ_SMTP_URL", _smtp_url),
+            flower_url=reader.optional("FAIRQ_FLOWER_URL", _flower_url),
             allow_private_http=reader.take("FAIRQ_ALLOW_PRIVATE_HTTP", _yes_or_no, False),  # noqa: FBT003 - a value, not a flag
             requests_per_minute=reader.take("FAIRQ_REQUESTS_PER_MINUTE", _requests, 0),
             proxies=reader.take("FAIRQ_PROXIES", _proxies, 0),
@@ -216,6 +219,15 @@ def _smtp_url(raw: str) -> str:
     parts = urlsplit(raw)
     if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
         raise ValueError("must look like smtp://user:password@host:587")
+    return raw
+
+
+def _flower_url(raw: str) -> str:
+    parts = urlsplit(raw)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must look like http://host:5555")
+    if parts.password is not None:
+        raise ValueError("must not hold a password: the page would show it")
     return raw
 
 

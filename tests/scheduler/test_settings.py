@@ -49,6 +49,7 @@ def test_every_problem_is_reported_at_once_by_the_name_of_its_variable() -> None
         "FAIRQ_WORKER_CPU_UNITS": "none",
         "FAIRQ_WORKER_MEMORY_MB": "-1",
         "FAIRQ_SMTP_URL": "mail.example.org",
+        "FAIRQ_FLOWER_URL": "javascript:alert(1)",
         "FAIRQ_ALLOW_PRIVATE_HTTP": "perhaps",
         "FAIRQ_REQUESTS_PER_MINUTE": "-1",
         "FAIRQ_PROXIES": "11",
@@ -57,6 +58,13 @@ def test_every_problem_is_reported_at_once_by_the_name_of_its_variable() -> None
     }
     assert {problem.split()[0] for problem in problems(wrong)} == set(wrong)
     assert len(problems(wrong)) == len(wrong)
+
+
+def test_an_address_that_a_page_shows_holds_no_password() -> None:
+    assert read(FAIRQ_FLOWER_URL="https://flower.example.org").flower_url is not None
+    assert problems({**LEAST, "FAIRQ_FLOWER_URL": "http://ann:secret@flower:5555"}) == (
+        "FAIRQ_FLOWER_URL must not hold a password: the page would show it",
+    )
 
 
 def test_what_has_no_default_must_be_set() -> None:

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from html.parser import HTMLParser
@@ -33,6 +34,7 @@ from tests.factories import (
 )
 from tests.webapp.conftest import PASSWORD, PASSWORD_HASH, MakePerson, Person, csrf_of
 from webapp.schemas.groundwork import PAGE_DEFAULT
+from webapp.services import services_of
 
 HTML = {"Accept": "text/html"}
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -899,6 +901,18 @@ def test_the_workers_page_tells_what_each_worker_is_up_to(
     assert "worker1@test test, process 1 online" in said
     assert "silent@far test, process 1 silent" in said
     assert "busy" in said
+
+
+def test_the_workers_page_leads_to_flower_where_there_is_one(
+    app: Flask, signed_in: MakePerson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    olga, own = signed_in("olga", Role.OPERATOR), services_of(app)
+    assert "Flower" not in page_of(olga, "/workers")
+
+    known = replace(own.settings, flower_url="https://flower.example.org")
+    monkeypatch.setitem(app.extensions, "fairq", replace(own, settings=known))
+
+    assert '<a class="button" href="https://flower.example.org"' in page_of(olga, "/workers")
 
 
 def test_the_workers_page_has_buttons_for_workers_that_are_up(

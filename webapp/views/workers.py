@@ -21,7 +21,8 @@ def workers_page() -> Response:
     """Show the workers; the address is shared with the JSON side."""
     access.require(role=Role.OPERATOR)
     frame.reader()
-    return make_response(render_template("workers/index.html", fleet=_overview(db.session())))
+    shown = {"fleet": _overview(db.session()), "flower_url": services().settings.flower_url}
+    return make_response(render_template("workers/index.html", **shown))
 
 
 def _state(worker: Worker, *, alive: bool) -> str:
