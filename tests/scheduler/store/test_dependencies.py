@@ -226,6 +226,21 @@ def test_a_cancelled_job_is_the_root_of_what_is_cancelled_for_it(session: Sessio
     assert jobs["c"].reason_job_id == "b"
 
 
+def test_what_waits_for_a_job_cancelled_before_names_that_one(session: Session) -> None:
+    jobs = _graph(session, {"a": "", "b": "a", "c": "b", "d": "c"})
+    _end(session, jobs["a"], S.FAILED)
+    cancel(session, jobs["c"].id)
+    told = dependencies.take(session, limit=1000)
+
+    first = [row for row in told if row.job_id == jobs["a"].id]
+    dependencies.resolve(session, first)
+    assert [_statuses(session, jobs)[name] for name in "bd"] == [S.CANCELLED, S.BLOCKED]
+
+    dependencies.resolve(session, [row for row in told if row not in first])
+    assert [_statuses(session, jobs)[name] for name in "bd"] == [S.CANCELLED] * 2
+    assert [jobs[name].reason_job_id for name in "bd"] == ["a", "c"]
+
+
 def test_a_child_of_a_failed_and_of_a_running_parent_is_cancelled_at_once(
     session: Session,
 ) -> None:
@@ -402,6 +417,28 @@ def test_a_parent_settled_while_its_child_is_run_again_is_not_waited_for(
     assert (move.id, move.verb, move.status) == (child, "release", S.READY)
 
 
+def test_an_edge_that_is_met_meanwhile_is_not_counted_again(committed_engine: Engine) -> None:
+    def make(session: Session) -> int:
+        owner = make_user(session)
+        ended, other = make_job(session, owner, S.COMPLETED), make_job(session, owner)
+        child = make_job(session, owner, S.BLOCKED, open_dependencies=2)
+        make_dependency(session, child, ended)
+        make_dependency(session, child, other)
+        session.add(Feed(kind="ended", job_id=ended.id, owner_id=owner.id))
+        return child.id
+
+    child = committed(committed_engine, make)
+    told = committed(committed_engine, lambda session: dependencies.take(session, limit=10))
+
+    def meet(session: Session) -> list[Move]:
+        return dependencies.resolve(session, told)
+
+    assert one_after_the_other(committed_engine, meet, meet) == ([], [])
+
+    job = committed(committed_engine, lambda session: session.get_one(Job, child))
+    assert (job.status, job.open_dependencies) == (S.BLOCKED, 1)
+
+
 def test_a_child_its_owner_cancels_meanwhile_is_not_cancelled_again(
     committed_engine: Engine,
 ) -> None:
@@ -482,6 +519,29 @@ def test_what_was_cancelled_for_another_reason_stays_cancelled(session: Session)
         "d": S.CANCELLED,
         "e": S.CANCELLED,
     }
+
+
+def test_what_its_owner_runs_again_and_cancels_meanwhile_is_not_revived(
+    committed_engine: Engine,
+) -> None:
+    def make(session: Session) -> tuple[int, int]:
+        jobs = _graph(session, {"a": "", "b": "a"})
+        _end(session, jobs["a"], S.FAILED)
+        _settle_all(session)
+        run_again(session, [jobs["a"].id])
+        return jobs["a"].id, jobs["b"].id
+
+    def run_again_and_cancel(session: Session) -> None:
+        run_again(session, [child])
+        cancel(session, child)
+
+    _, child = committed(committed_engine, make)
+
+    _, moves = one_after_the_other(committed_engine, run_again_and_cancel, _settle)
+
+    assert moves == []
+    job = committed(committed_engine, lambda session: session.get_one(Job, child))
+    assert (job.status, job.reason) == (S.CANCELLED, CancelReason.BY_USER)
 
 
 def test_what_waits_for_another_failed_job_as_well_is_cancelled_again(session: Session) -> None:

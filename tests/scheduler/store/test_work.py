@@ -508,8 +508,16 @@ def test_an_attempt_that_does_not_run_is_given_no_time(session: Session) -> None
     owner = make_user(session)
     queued, running = make_job(session, owner, S.QUEUED), make_job(session, owner, S.RUNNING)
 
+    session.execute(text("UPDATE active SET max_timeout_seconds = timeout_seconds + 100"))
+    before = _timeouts(session)
+
     assert work.give_time(session, queued.id, 1, seconds=5) is None
     assert work.give_time(session, running.id, 2, seconds=5) is None
+    assert _timeouts(session) == before
+
+
+def _timeouts(session: Session) -> list[float]:
+    return list(session.scalars(text("SELECT timeout_seconds FROM active ORDER BY job_id")))
 
 
 def test_a_parent_learns_how_long_past_its_time_each_job_is(session: Session) -> None:
@@ -590,6 +598,17 @@ def test_a_heartbeat_learns_that_the_job_is_to_stop(session: Session) -> None:
     cancel(session, job.id)
 
     assert work.beat(session, job.id, 1, lease=LEASE).cancel_requested
+
+
+def test_an_earlier_attempt_does_not_stop_the_job_that_was_asked_to(session: Session) -> None:
+    job = make_job(session, make_user(session), S.RUNNING, attempt=2)
+    cancel(session, job.id)
+
+    assert work.give_back(session, [(job.id, 1)]) == []
+    assert work.snooze(session, job.id, 1, delay=MINUTE) == []
+
+    session.refresh(job)
+    assert (job.status, job.attempt) == (S.RUNNING, 2)
 
 
 def test_a_parent_renews_what_its_living_processes_hold(session: Session) -> None:
