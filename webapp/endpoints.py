@@ -34,9 +34,9 @@ NOTHING = ""
 """What a route writes to the audit log that changes nothing, whatever its method."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Endpoint:
-    """One route of the HTTP contract."""
+    """One route of the HTTP contract; each is equal to itself alone."""
 
     method: str
     rule: str
