@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import Services, Stack
+from tests.services import OwnServices, Services, Stack
 from tests.system.client import Client
 
 
@@ -15,6 +15,13 @@ def stack(services: Services, tmp_path: Path) -> Iterator[Stack]:
     with Stack(services, tmp_path) as stack:
         stack.start("web", "scheduler")
         yield stack
+
+
+@pytest.fixture(scope="package")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServices]:
+    """Services that may be stopped by whoever starts them again."""
+    with OwnServices(tmp_path_factory.mktemp("own")) as services:
+        yield services
 
 
 @pytest.fixture

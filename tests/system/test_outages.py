@@ -18,13 +18,6 @@ SHORT_JOB = {"type": "simulate", "payload": {"duration_seconds": 0.3}}
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[OwnServices]:
-    """Services that may be stopped."""
-    with OwnServices(tmp_path / "services") as services:
-        yield services
-
-
-@pytest.fixture
 def stack(own: OwnServices, tmp_path: Path) -> Iterator[Stack]:
     with Stack(own, tmp_path) as stack:
         stack.start("web", "scheduler")

@@ -25,13 +25,6 @@ def token(admin: Client) -> str:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[OwnServices]:
-    """Services that may be stopped."""
-    with OwnServices(tmp_path / "services") as services:
-        yield services
-
-
-@pytest.fixture
 def own_stack(own: OwnServices, tmp_path: Path) -> Iterator[Stack]:
     with Stack(own, tmp_path) as stack:
         stack.start("web", "scheduler")
@@ -205,6 +198,7 @@ def test_streams_go_on_without_redis(own: OwnServices, own_stack: Stack) -> None
         assert line.data["message"] == "written meanwhile"
         log.close()
         eventually(lambda: changes.heard[-1].data["verb"] == "cancel")
+    own.start_valkey()
     admin.close()
 
 
