@@ -2,14 +2,16 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from jsonschema import Draft202012Validator
 
+from webapp import openapi
 from webapp.bodies import parse_body
-from webapp.endpoints import Resource, endpoints_of
+from webapp.endpoints import Endpoint, Resource, endpoints_of
 from webapp.errors import CODES, MEDIA_TYPE
 from webapp.examples import EXAMPLES
 from webapp.openapi import codes_of, path_of
@@ -46,6 +48,27 @@ def test_every_route_of_the_contract_is_in_the_document(
     told = {(path, method) for path, item in document["paths"].items() for method in item}
 
     assert told == routes
+
+
+def test_the_document_is_made_once_of_the_routes_there_are(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = Resource("resource", __name__)
+    resource.route_of("GET", "/more", summary="More", is_open=True, answers={200: None})(Response)
+    app.register_blueprint(resource)
+    made, document = [], openapi.document
+
+    def noted(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+        made.append(endpoints)
+        return document(endpoints)
+
+    monkeypatch.setattr(openapi, "document", noted)
+
+    told = [app.test_client().get("/openapi.json").json for _ in range(2)]
+
+    assert len(made) == 1
+    assert told[0] == told[1]
+    assert "/more" in told[0]["paths"]
 
 
 def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
