@@ -25,6 +25,15 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServices]:
 
 
 @pytest.fixture
+def own_stack(own: OwnServices, tmp_path: Path) -> Iterator[Stack]:
+    """Web, scheduler and a worker run on services that may be stopped."""
+    with Stack(own, tmp_path) as stack:
+        stack.start("web", "scheduler")
+        stack.start_worker()
+        yield stack
+
+
+@pytest.fixture
 def admin(stack: Stack) -> Iterator[Client]:
     client = Client.admin(stack)
     yield client

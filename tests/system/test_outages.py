@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,11 +17,8 @@ SHORT_JOB = {"type": "simulate", "payload": {"duration_seconds": 0.3}}
 
 
 @pytest.fixture
-def stack(own: OwnServices, tmp_path: Path) -> Iterator[Stack]:
-    with Stack(own, tmp_path) as stack:
-        stack.start("web", "scheduler")
-        stack.start_worker()
-        yield stack
+def stack(own_stack: Stack) -> Stack:
+    return own_stack
 
 
 @contextmanager

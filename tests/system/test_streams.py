@@ -2,9 +2,7 @@
 
 import random
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,14 +20,6 @@ WHOLE_LIFE = ["submit", "admit", "start", "succeed"]
 @pytest.fixture
 def token(admin: Client) -> str:
     return admin.token
-
-
-@pytest.fixture
-def own_stack(own: OwnServices, tmp_path: Path) -> Iterator[Stack]:
-    with Stack(own, tmp_path) as stack:
-        stack.start("web", "scheduler")
-        stack.start_worker()
-        yield stack
 
 
 def recorded(stack: Stack, after: int) -> list[int]:
