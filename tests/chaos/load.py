@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from random import Random
 from typing import Any
 
@@ -139,7 +139,8 @@ class Load:
     def __init__(self, url: str, tokens: Mapping[str, str], answers: Answers) -> None:
         self.tokens = tokens
         self._answers = answers
-        self._waiting: SimpleQueue[Order] = SimpleQueue()
+        # Of several threads that take from a SimpleQueue, one may wait for ever past its timeout.
+        self._waiting: Queue[Order] = Queue()
         self._no_more = threading.Event()
         self._given_up = threading.Event()
         self._client = httpx.Client(base_url=url, timeout=_PATIENCE, limits=_CONNECTIONS)
