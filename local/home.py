@@ -7,13 +7,22 @@ import os
 import secrets
 import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Self
 
 from local.process import StartFailed
 
 _LOOPBACK = "127.0.0.1"
+_PORTS = range(20_000, 30_000)
+"""Below those that systems give to connections that go out.
+
+One of those could be taken between choosing and listening, or while a service starts again.
+"""
+
+_first = secrets.randbelow(len(_PORTS))  # launchers at the same moment choose others
+_candidates: Iterator[int] = cycle([*_PORTS[_first:], *_PORTS[:_first]])
 
 
 class Home:
@@ -58,7 +67,7 @@ class Home:
         """Return the remembered port of a service, or a new one if that is taken by another."""
         ports = self._ports()
         if name not in ports or not is_free(ports[name]):
-            ports[name] = free_port()
+            ports[name] = free_port(besides=ports.values())
             self._write("ports.json", json.dumps(ports))
         return ports[name]
 
@@ -104,12 +113,9 @@ class Home:
         unfinished.rename(file)
 
 
-def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(besides: Container[int] = ()) -> int:
+    """Return a port of the loopback address that nobody listens on, each time another one."""
+    return next(port for port in _candidates if port not in besides and is_free(port))
 
 
 def is_free(port: int, host: str = _LOOPBACK) -> bool:

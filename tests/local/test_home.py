@@ -64,6 +64,22 @@ def test_a_remembered_port_that_another_took_is_replaced(tmp_path: Path) -> None
         assert home.port("postgres") == moved
 
 
+def test_a_port_that_is_remembered_for_another_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Home(tmp_path) as home:
+        port, other = home.port("postgres"), free_port()
+        monkeypatch.setattr("local.home._candidates", iter([port, other]))
+
+        assert home.port("valkey") == other
+
+
+def test_no_port_is_given_twice() -> None:
+    given = [free_port() for _ in range(1000)]  # at random, some would be
+
+    assert len(set(given)) == len(given)
+
+
 def test_a_port_somebody_listens_on_is_not_free() -> None:
     port = free_port()
     assert is_free(port)
