@@ -41,7 +41,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar
@@ -194,8 +194,12 @@ class OwnServices(Services):
         super().__init__(self.postgres.url, self.valkey.url)
 
     def __enter__(self) -> Self:
-        self.start_postgres()
-        self.start_valkey()
+        """Start both, or leave neither behind."""
+        with ExitStack() as undoing:
+            undoing.push(self)
+            self.start_postgres()
+            self.start_valkey()
+            undoing.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

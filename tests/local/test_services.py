@@ -52,6 +52,22 @@ def test_services_of_a_tests_own_can_be_killed_and_started_again(
         client.ping()
 
 
+def test_services_of_which_one_does_not_start_leave_none_behind(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        assert services.is_postgres_running()
+        raise OSError("no port")
+
+    services = OwnServices(tmp_path_factory.mktemp("own"))
+    monkeypatch.setattr(services, "start_valkey", refuse)
+
+    with pytest.raises(OSError, match="no port"), services:
+        pass
+
+    assert not services.is_postgres_running()
+
+
 def test_what_never_happens_fails_with_what_is_known() -> None:
     with pytest.raises(AssertionError, match="not within 0 s: the log says so"):
         eventually(lambda: False, within=0, saying=lambda: "the log says so")
