@@ -140,17 +140,16 @@ def test_many_wakes_are_one(redis_client: Redis) -> None:
 
 
 def test_a_broker_that_is_away_is_warned_of_once_and_never_raised(
-    away: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    away: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    announcer, pauses = Announcer(away), list[float]()
-    monkeypatch.setattr("redis.retry.sleep", pauses.append)
+    announcer, began = Announcer(away), time.monotonic()
 
     announcer.tell([MOVE])
     announcer.wake()
     announcer.progress(5, "mine", 2, 0.5, None)
     announcer.log(5, "mine", 2, [])
 
-    assert pauses == []  # one here would hold up every request
+    assert time.monotonic() - began < 1  # a pause here would hold up every request
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert read_standing(away, 5) == {}
     assert read_standings(away, [5, 6]) == {5: {}, 6: {}}
@@ -161,18 +160,17 @@ def test_a_broker_that_does_not_even_answer_holds_up_one_caller_a_second(
 ) -> None:
     with black_hole() as port:
         nowhere = make_settings(services, tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}")
-        timeout, calls = 0.2, 20
-        with open_redis(nowhere, socket_timeout=timeout) as client:
+        with open_redis(nowhere, socket_timeout=0.2) as client:
             announcer, began = Announcer(client), time.monotonic()
 
-            for _ in range(calls):
+            for _ in range(10):
                 announcer.wake()
 
             took = time.monotonic() - began
             monkeypatch.setattr(announcer, "_again_at", time.monotonic())
             announcer.wake()
-    assert timeout <= took < calls * timeout
-    assert time.monotonic() - began >= took + timeout
+    assert 0.2 <= took < 1
+    assert time.monotonic() - began >= took + 0.2
 
 
 @contextmanager

@@ -701,7 +701,7 @@ def test_those_in_the_way_hold_up_a_turn_once_and_make_no_other_follow_at_once(
         took = timedelta(seconds=time.monotonic() - begun)
 
     assert made == Made([], has_more=False)
-    assert PATIENCE <= took < len(owners) * PATIENCE
+    assert PATIENCE <= took < 4 * PATIENCE
 
 
 def test_a_turn_waits_for_locks_as_before(session: Session, owner: User) -> None:
